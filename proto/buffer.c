@@ -1,0 +1,108 @@
+#include "buffer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { FIRST_BYTES = 256 };
+
+void buffer_done(struct buffer *b)
+{
+    free(b->data);
+    *b = BUFFER_INIT(b->limit_bytes);
+}
+
+void buffer_wipe(struct buffer *b)
+{
+    if (b->data)
+        explicit_bzero(b->data, b->capacity);
+    buffer_done(b);
+}
+
+uint8_t *buffer_reserve_slow(struct buffer *b, size_t n)
+{
+    size_t length = buffer_length(b);
+
+    if (b->error)
+        return NULL;
+    if (n > b->limit_bytes - length) {
+        b->error = -EMSGSIZE;
+        return NULL;
+    }
+    if (b->data && b->capacity - b->end >= n)
+        return b->data + b->end;
+
+    /* Moving pays only where it frees at least as much as it copies. */
+    if (b->data && b->start >= length && b->capacity - length >= n) {
+        memmove(b->data, b->data + b->start, length);
+        b->start = 0;
+        b->end = length;
+        return b->data + b->end;
+    }
+
+    size_t capacity = b->capacity ? b->capacity : FIRST_BYTES;
+    while (capacity - length < n)
+        capacity += capacity;
+
+    uint8_t *data = malloc(capacity);
+    if (!data) {
+        b->error = -ENOMEM;
+        return NULL;
+    }
+    if (length)
+        memcpy(data, b->data + b->start, length);
+    free(b->data);
+    b->data = data;
+    b->capacity = capacity;
+    b->start = 0;
+    b->end = length;
+    return b->data + b->end;
+}
+
+void buffer_append_string(struct buffer *b, const char *s)
+{
+    buffer_append(b, s, strlen(s));
+}
+
+void buffer_printf(struct buffer *b, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    int n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (n < 0)
+        return;
+    if ((size_t)n < sizeof text) {
+        buffer_append(b, text, (size_t)n);
+        return;
+    }
+
+    /* vsnprintf writes a NUL too, which is not committed. */
+    char *p = (char *)buffer_reserve(b, (size_t)n + 1);
+    if (!p)
+        return;
+    va_start(args, format);
+    vsnprintf(p, (size_t)n + 1, format, args);
+    va_end(args);
+    buffer_commit(b, (size_t)n);
+}
+
+void buffer_consume(struct buffer *b, size_t n)
+{
+    if (n < buffer_length(b)) {
+        b->start += n;
+        return;
+    }
+    b->start = b->end = 0;
+}
+
+void buffer_trim(struct buffer *b, size_t keep_bytes)
+{
+    if (b->data && buffer_length(b) == 0 && b->capacity > keep_bytes) {
+        free(b->data);
+        b->data = NULL;
+        b->start = b->end = b->capacity = 0;
+    }
+}
