@@ -1,0 +1,373 @@
+#include "answer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "call.h"
+#include "config.h"
+
+enum { ERROR_BODY_MAX_BYTES = 65536 };
+
+static const char *upstream_name(const struct call *call)
+{
+    return upstream_settings(call->upstream)->name;
+}
+
+/* PHASE_RESOLVE and those behind it are in the order of enum transfer_phase. */
+static Completion__V1__Phase phase_of(enum transfer_phase phase)
+{
+    return (Completion__V1__Phase)(COMPLETION__V1__PHASE__PHASE_RESOLVE + (int)phase);
+}
+
+static void fail(struct call *call, enum grpc_status status, const char *reason, bool retryable,
+                 const char *message)
+{
+    call_fail(call, &(struct call_error){
+                        .status = status,
+                        .reason = reason,
+                        .message = message,
+                        .phase = COMPLETION__V1__PHASE__PHASE_BODY,
+                        .maybe_executed = true,
+                        .retryable = retryable,
+                    });
+}
+
+/* ---- Errors that the upstream reports ---- */
+
+static const char *hint_for(const char *reason)
+{
+    static const struct {
+        const char *reason, *hint;
+    } hints[] = {
+        {"UPSTREAM_AUTH",
+         "; the daemon's key for this upstream is missing, wrong or not allowed to "
+         "do this: ask its administrator"},
+        {"UPSTREAM_QUOTA", "; the account is out of credit: ask its administrator"},
+        {"UPSTREAM_REDIRECT", "; redirects are not followed: correct base_url"},
+        {"WRONG_BASE_URL", "; check base_url, which mostly ends in /v1"},
+    };
+
+    for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
+        if (!strcmp(hints[i].reason, reason))
+            return hints[i].hint;
+    return "";
+}
+
+/* http_status 0: an error inside a response that began well. */
+static void fail_as_upstream_says(struct call *call, int http_status, const uint8_t *body,
+                                  size_t len)
+{
+    const struct secret *key = upstream_settings(call->upstream)->key;
+    struct translate_error e;
+    char text[GRPC_MESSAGE_MAX], status[32] = "";
+
+    translate_error(http_status, body, len,
+                    call->own_key ? call->own_key
+                    : key         ? key->text
+                                  : NULL,
+                    &e);
+    if (http_status > 0)
+        snprintf(status, sizeof status, " answered %d", http_status);
+    else
+        snprintf(status, sizeof status, " reported an error");
+    /* The hint must not be what is cut. */
+    snprintf(text, sizeof text, "upstream \"%.64s\"%s%s%.*s%s", upstream_name(call), status,
+             *e.message ? ": " : "", 600, e.message, hint_for(e.reason));
+    call_fail(call, &(struct call_error){
+                        .status = e.status,
+                        .reason = e.reason,
+                        .message = text,
+                        .type = e.type,
+                        .param = e.param,
+                        .code = e.code,
+                        .api_message = e.message,
+                        .phase = http_status > 0 ? COMPLETION__V1__PHASE__PHASE_HEADERS
+                                                 : COMPLETION__V1__PHASE__PHASE_BODY,
+                        .maybe_executed = http_status == 0 || http_status >= 500,
+                        .retryable = e.retryable,
+                    });
+}
+
+static void fail_as_error_body_says(struct call *call)
+{
+    const uint8_t *body = buffer_bytes(&call->body);
+    size_t len = buffer_length(&call->body);
+
+    if (call->head.is_event_stream)
+        translate_error_event(&body, &len);
+    fail_as_upstream_says(call, call->head.status, body, len);
+}
+
+static void fail_as_malformed(struct call *call, const char *why)
+{
+    char text[512];
+
+    snprintf(text, sizeof text,
+             "upstream \"%s\" sent what is not an answer of the Completions API: %s; check that "
+             "base_url is that of such a server",
+             upstream_name(call), why);
+    fail(call, GRPC_INTERNAL, "BAD_UPSTREAM_RESPONSE", false, text);
+}
+
+static void fail_without_choices(struct call *call)
+{
+    char text[512];
+
+    snprintf(text, sizeof text,
+             "upstream \"%s\" answered, but not in the form of the Completions API (no "
+             "\"choices\"): base_url seems to lack /v1",
+             upstream_name(call));
+    fail(call, GRPC_INTERNAL, "WRONG_BASE_URL", false, text);
+}
+
+/* ---- Bodies ---- */
+
+/* One JSON text becomes one reply. True if the call can go on. */
+static bool reply_with(struct call *call, const uint8_t *json, size_t len, bool whole)
+{
+    const char *why = "";
+    struct buffer *reply = call_reply_begin(call);
+    enum translate_kind kind =
+        translate_response(json, len, whole, call->keep_obfuscation, &call->progress, reply, &why);
+
+    if (kind == TRANSLATE_COMPLETION) {
+        call_reply_end(call);
+        return call->state != CALL_FINISHED;
+    }
+    call_reply_abort(call);
+    switch (kind) {
+    case TRANSLATE_ERROR:
+        fail_as_upstream_says(call, 0, json, len);
+        return false;
+    case TRANSLATE_MALFORMED:
+        fail_as_malformed(call, why);
+        return false;
+    case TRANSLATE_NO_CHOICES:
+    case TRANSLATE_NOTHING:
+    case TRANSLATE_COMPLETION:
+        break;
+    }
+    if (whole) {
+        fail_without_choices(call);
+        return false;
+    }
+    /* Harmless in a stream: the end will tell. */
+    call->saw_other_events = call->saw_other_events || kind == TRANSLATE_NO_CHOICES;
+    return true;
+}
+
+static bool on_event(void *user, const uint8_t *data, size_t len)
+{
+    return reply_with(user, data, len, false);
+}
+
+/* [DONE] without an error before it is the only proof that a stream is whole. */
+static void check_events(struct call *call, int r)
+{
+    if (call->state == CALL_FINISHED)
+        return;
+    if (r == -ENOMEM)
+        fail(call, GRPC_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", true,
+             "completiond has no memory for the answer; try again");
+    else if (r < 0)
+        fail_as_malformed(call, "an event of more than 16 MiB");
+    else if (sse_parser_is_done(&call->sse) && call->n_replies == 0 && call->saw_other_events)
+        fail_without_choices(call);
+    else if (sse_parser_is_done(&call->sse))
+        call_finish(call);
+}
+
+static void on_data(void *user, const uint8_t *data, size_t len)
+{
+    struct call *call = user;
+
+    switch (call->response) {
+    case CALL_RESPONSE_EVENTS:
+        check_events(call, sse_parser_feed(&call->sse, data, len, on_event, call));
+        return;
+    case CALL_RESPONSE_WHOLE:
+        buffer_append(&call->body, data, len);
+        if (call->body.error == -EMSGSIZE)
+            fail_as_malformed(call, "an answer of more than 32 MiB");
+        else if (call->body.error)
+            fail(call, GRPC_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", true,
+                 "completiond has no memory for the answer; try again");
+        return;
+    case CALL_RESPONSE_ERROR:
+        if (len > ERROR_BODY_MAX_BYTES - buffer_length(&call->body))
+            len = ERROR_BODY_MAX_BYTES - buffer_length(&call->body);
+        buffer_append(&call->body, data, len);
+        /* Servers have sent megabytes here. */
+        if (buffer_length(&call->body) == ERROR_BODY_MAX_BYTES)
+            fail_as_error_body_says(call);
+        return;
+    case CALL_RESPONSE_NONE:
+        return;
+    }
+}
+
+static void on_head(void *user, const struct transfer_head *head)
+{
+    struct call *call = user;
+
+    call->head = *head;
+    call->attempts = head->n_sent > 0 ? head->n_sent : 1;
+    if (head->status < 200 || head->status > 299)
+        call->response = CALL_RESPONSE_ERROR;
+    else if (head->is_encoded)
+        fail_as_malformed(call, "a compressed body, which nobody asked for");
+    else if (head->is_event_stream && call->stream)
+        call->response = CALL_RESPONSE_EVENTS;
+    else
+        call->response = CALL_RESPONSE_WHOLE;
+}
+
+/* ---- The end of the transfer ---- */
+
+static void fail_as_transfer_ended(struct call *call, const struct transfer_result *result)
+{
+    const struct config_upstream *settings = upstream_settings(call->upstream);
+    bool cut = call->n_replies > 0 || result->phase == TRANSFER_BODY;
+    const char *reason = "", *what = "";
+    char timer[96] = "", text[512];
+    int64_t limit_us = 0;
+
+    switch (result->outcome) {
+    case TRANSFER_COMPLETE:
+        reason = "STREAM_TRUNCATED";
+        what = "ended the stream without saying that the answer is whole";
+        break;
+    case TRANSFER_BROKEN:
+        reason = cut ? "STREAM_TRUNCATED" : "UPSTREAM_BROKEN";
+        what = cut ? "broke off in the middle of the answer" : "broke off without an answer";
+        break;
+    case TRANSFER_UNREACHABLE:
+        reason = "UPSTREAM_UNREACHABLE";
+        what = "can't be reached (check base_url, and that the server runs)";
+        break;
+    case TRANSFER_TLS_REFUSED:
+        reason = "UPSTREAM_TLS";
+        what = "can't be trusted (check its certificate, base_url and ca_file)";
+        break;
+    case TRANSFER_CONNECT_TIMEOUT:
+        reason = "UPSTREAM_TIMEOUT";
+        what = "did not accept a connection in time";
+        limit_us = settings->connect_timeout_us;
+        snprintf(timer, sizeof timer, ": connect_timeout");
+        break;
+    case TRANSFER_FIRST_BYTE_TIMEOUT:
+        reason = "UPSTREAM_TIMEOUT";
+        what = "did not begin to answer in time";
+        limit_us = settings->first_byte_timeout_us;
+        snprintf(timer, sizeof timer, ": first_byte_timeout");
+        break;
+    case TRANSFER_IDLE_TIMEOUT:
+        reason = "STREAM_STALLED";
+        what = "fell silent in the middle of the answer";
+        limit_us = settings->idle_timeout_us;
+        snprintf(timer, sizeof timer, ": idle_timeout");
+        break;
+    case TRANSFER_OUT_OF_MEMORY:
+        fail(call, GRPC_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", true,
+             "completiond has no memory for the call; try again");
+        return;
+    }
+    if (limit_us > 0) {
+        size_t n = strlen(timer);
+        snprintf(timer + n, sizeof timer - n, " (%.3g s)", (double)limit_us / 1e6);
+    }
+    snprintf(text, sizeof text, "upstream \"%s\" %s%s%s%s", settings->name, what, timer,
+             *result->reason ? ": " : "", result->reason);
+    call_fail(call, &(struct call_error){
+                        .status = GRPC_UNAVAILABLE,
+                        .reason = reason,
+                        .message = text,
+                        .phase = phase_of(result->phase),
+                        .maybe_executed = result->n_sent > 0,
+                        .retryable = true,
+                    });
+}
+
+/* Without [DONE], only a server that is known to leave it out is believed, and only if every choice
+ * has ended. */
+static void finish_events(struct call *call, const struct transfer_result *result)
+{
+    check_events(call, sse_parser_finish(&call->sse, on_event, call));
+    if (call->state == CALL_FINISHED)
+        return;
+    if (result->outcome == TRANSFER_COMPLETE && call->n_replies == 0 && call->saw_other_events)
+        fail_without_choices(call);
+    else if (result->outcome == TRANSFER_COMPLETE &&
+             !upstream_settings(call->upstream)->strict_done &&
+             translate_progress_is_complete(&call->progress))
+        call_finish(call);
+    else
+        fail_as_transfer_ended(call, result);
+}
+
+static void on_done(void *user, const struct transfer_result *result)
+{
+    struct call *call = user;
+    bool complete = result->outcome == TRANSFER_COMPLETE;
+
+    call->transfer = NULL;
+    if (result->n_sent > call->attempts)
+        call->attempts = result->n_sent;
+    switch (call->response) {
+    case CALL_RESPONSE_EVENTS:
+        finish_events(call, result);
+        return;
+    case CALL_RESPONSE_ERROR:
+        /* What there is of the body says more than how it ended. */
+        fail_as_error_body_says(call);
+        return;
+    case CALL_RESPONSE_WHOLE:
+        if (complete &&
+            reply_with(call, buffer_bytes(&call->body), buffer_length(&call->body), true))
+            call_finish(call);
+        break;
+    case CALL_RESPONSE_NONE:
+        break;
+    }
+    if (call->state != CALL_FINISHED)
+        fail_as_transfer_ended(call, result);
+}
+
+int answer_start(struct call *call, struct buffer *body)
+{
+    static const struct transfer_handler handler = {
+        .head = on_head,
+        .data = on_data,
+        .done = on_done,
+    };
+
+    call->attempts = 1;
+    return upstream_start(call->upstream, body, call->own_key, call->stream, &handler, call,
+                          &call->transfer);
+}
+
+void answer_expired(struct call *call)
+{
+    enum transfer_phase phase = call->transfer ? upstream_phase(call->transfer) : TRANSFER_BODY;
+    static const char *const doing[] = {
+        [TRANSFER_RESOLVE] = "looking up the upstream's name",
+        [TRANSFER_CONNECT] = "connecting to the upstream",
+        [TRANSFER_TLS] = "negotiating TLS with the upstream",
+        [TRANSFER_SEND] = "waiting for the upstream's answer",
+        [TRANSFER_HEADERS] = "waiting for the upstream's answer",
+        [TRANSFER_BODY] = "receiving the upstream's answer",
+    };
+    char text[256];
+
+    snprintf(text, sizeof text, "the caller's deadline passed while %s; allow more time",
+             doing[phase]);
+    call_fail(call, &(struct call_error){
+                        .status = GRPC_DEADLINE_EXCEEDED,
+                        .reason = "DEADLINE_EXCEEDED",
+                        .message = text,
+                        .phase = phase_of(phase),
+                        .maybe_executed = phase >= TRANSFER_SEND,
+                        .retryable = true,
+                    });
+}

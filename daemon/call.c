@@ -1,0 +1,270 @@
+#include "call.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "connection.h"
+#include "log.h"
+#include "service.h"
+
+enum {
+    BODY_MAX_BYTES = 32 << 20,
+    EVENT_MAX_BYTES = 16 << 20,
+    /* Clients accept 8 KiB of trailers, with base64 and percent signs. */
+    DETAIL_MESSAGE_MAX_BYTES = 2048,
+    DETAIL_WORD_MAX_BYTES = 128,
+};
+
+#define DETAIL_TYPE "type.googleapis.com/completion.v1.ErrorDetail"
+
+/* ---- The end ---- */
+
+static void call_stop_transfer(struct call *call, bool may_keep_connection)
+{
+    struct transfer *t = call->transfer;
+
+    call->transfer = NULL;
+    if (t && may_keep_connection)
+        upstream_finish(t);
+    else if (t)
+        upstream_cancel(t);
+}
+
+static void run_release(struct task *task)
+{
+    struct call *call = container_of(task, struct call, release);
+
+    evtimer_del(&call->deadline);
+    buffer_done(&call->body);
+    sse_parser_done(&call->sse);
+    upstream_unref(call->upstream);
+    free(call);
+}
+
+static void call_record(const struct call *call, int status, const char *reason)
+{
+    log_debug(call->worker->log,
+              "call ended: method=%s uid=%u status=%s reason=%s upstream=%s http_status=%d "
+              "attempts=%u replies=%lld tokens=%lld ms=%lld",
+              call->grpc ? grpc_server_call_path(call->grpc) : "-", call->connection->caller.uid,
+              grpc_status_name(status), reason,
+              call->upstream ? upstream_settings(call->upstream)->name : "-", call->head.status,
+              call->attempts, (long long)call->n_replies, (long long)call->progress.total_tokens,
+              (long long)(worker_now_us() - call->start_us) / 1000);
+}
+
+static void detail_set(protobuf_c_boolean *has, ProtobufCBinaryData *field, const char *text,
+                       size_t max)
+{
+    if (text && *text) {
+        *has = true;
+        field->data = (uint8_t *)text;
+        field->len = utf8_truncate(text, strlen(text), max);
+    }
+}
+
+/* google.rpc.Status with an ErrorDetail. An empty buffer if memory ran out: the status goes out
+ * all the same. */
+static void pack_details(const struct call *call, const struct call_error *e, struct buffer *out)
+{
+    Completion__V1__ErrorDetail d = COMPLETION__V1__ERROR_DETAIL__INIT;
+
+#define SET(field, text, max) detail_set(&d.has_##field, &d.field, text, max)
+    SET(reason, e->reason, DETAIL_WORD_MAX_BYTES);
+    SET(type, e->type, DETAIL_WORD_MAX_BYTES);
+    SET(param, e->param, DETAIL_WORD_MAX_BYTES);
+    SET(code, e->code, DETAIL_WORD_MAX_BYTES);
+    SET(message, e->api_message, DETAIL_MESSAGE_MAX_BYTES);
+    SET(upstream_request_id, call->head.request_id, DETAIL_WORD_MAX_BYTES);
+    if (call->upstream)
+        SET(upstream, upstream_settings(call->upstream)->name, DETAIL_WORD_MAX_BYTES);
+#undef SET
+    d.has_http_status = call->head.status > 0;
+    d.http_status = call->head.status;
+    d.has_retry_after_ms = call->head.status > 0 && call->head.retry_after_ms >= 0;
+    d.retry_after_ms = call->head.retry_after_ms;
+    d.has_attempts = true;
+    d.attempts = (int32_t)call->attempts;
+    d.has_phase = true;
+    d.phase = e->phase;
+    d.has_maybe_executed = true;
+    d.maybe_executed = e->maybe_executed;
+    d.has_retryable = true;
+    d.retryable = e->retryable;
+    d.has_chunks_sent = true;
+    d.chunks_sent = call->n_replies;
+
+    uint8_t packed[DETAIL_MESSAGE_MAX_BYTES + 6 * (DETAIL_WORD_MAX_BYTES + 4) + 128];
+    if (completion__v1__error_detail__get_packed_size(&d) > sizeof packed)
+        return;
+    size_t len = completion__v1__error_detail__pack(&d, packed);
+    grpc_status_pack(out, e->status, e->message, DETAIL_TYPE, packed, len);
+    if (out->error)
+        buffer_done(out);
+}
+
+static void call_set_finished(struct call *call, int status, const char *reason)
+{
+    call->state = CALL_FINISHED;
+    call_record(call, status, reason);
+    connection_wake(call->connection);
+}
+
+void call_fail(struct call *call, const struct call_error *error)
+{
+    struct buffer details = BUFFER_INIT(16384);
+
+    if (call->state == CALL_FINISHED)
+        return;
+    call_stop_transfer(call, false);
+    pack_details(call, error, &details);
+    call_set_finished(call, (int)error->status, error->reason);
+    grpc_server_call_finish(call->grpc, error->status, error->message, buffer_bytes(&details),
+                            buffer_length(&details));
+    buffer_done(&details);
+}
+
+void call_finish(struct call *call)
+{
+    if (call->state == CALL_FINISHED)
+        return;
+    call_stop_transfer(call, true);
+    call_set_finished(call, GRPC_OK, "-");
+    grpc_server_call_finish(call->grpc, GRPC_OK, NULL, NULL, 0);
+}
+
+void call_shut_down(struct connection *connection)
+{
+    struct call *call;
+
+    LIST_FOREACH (call, &connection->calls, next)
+        call_fail(call,
+                  &(struct call_error){
+                      .status = GRPC_CANCELLED,
+                      .reason = "SHUTTING_DOWN",
+                      .message = "completiond is shutting down and did not wait any longer for "
+                                 "this call; make it again",
+                      .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
+                      .maybe_executed = call->transfer != NULL,
+                      .retryable = true,
+                  });
+}
+
+/* ---- Replies ---- */
+
+struct buffer *call_reply_begin(struct call *call)
+{
+    return grpc_server_call_message_begin(call->grpc);
+}
+
+void call_reply_end(struct call *call)
+{
+    if (grpc_server_call_message_end(call->grpc) < 0) {
+        call_fail(call, &(struct call_error){
+                            .status = GRPC_RESOURCE_EXHAUSTED,
+                            .reason = "OUT_OF_MEMORY",
+                            .message = "completiond has no memory for the answer; try again",
+                            .phase = COMPLETION__V1__PHASE__PHASE_BODY,
+                            .maybe_executed = true,
+                            .retryable = true,
+                        });
+        return;
+    }
+    call->n_replies++;
+    if (call->transfer && grpc_server_call_is_full(call->grpc))
+        upstream_pause(call->transfer);
+    connection_wake(call->connection);
+}
+
+void call_reply_abort(struct call *call)
+{
+    grpc_server_call_message_abort(call->grpc);
+}
+
+/* ---- What the gRPC session says ---- */
+
+static void on_deadline(evutil_socket_t fd, short what, void *user)
+{
+    (void)fd, (void)what;
+    service_expired(user);
+}
+
+static void on_begin(struct grpc_server_call *grpc, void *session_user)
+{
+    struct connection *connection = session_user;
+    int64_t timeout_us = grpc_server_call_timeout_us(grpc);
+    struct call *call = calloc(1, sizeof *call);
+
+    if (!call) {
+        grpc_server_call_finish(grpc, GRPC_RESOURCE_EXHAUSTED, "out of memory", NULL, 0);
+        connection_wake(connection);
+        return;
+    }
+    call->worker = connection->worker;
+    call->connection = connection;
+    call->grpc = grpc;
+    call->release.run = run_release;
+    call->start_us = worker_now_us();
+    call->body = BUFFER_INIT(BODY_MAX_BYTES);
+    sse_parser_init(&call->sse, EVENT_MAX_BYTES);
+    evtimer_assign(&call->deadline, call->worker->base, on_deadline, call);
+    grpc_server_call_set_user(grpc, call);
+    LIST_INSERT_HEAD(&connection->calls, call, next);
+
+    call->method = service_find(grpc_server_call_path(grpc));
+    if (!call->method)
+        service_refuse(call);
+    else if (timeout_us >= 0 && worker_arm(&call->deadline, timeout_us) < 0)
+        call_fail(call, &(struct call_error){
+                            .status = GRPC_RESOURCE_EXHAUSTED,
+                            .reason = "OUT_OF_MEMORY",
+                            .message = "completiond has no memory for the call; try again",
+                            .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
+                            .retryable = true,
+                        });
+}
+
+static void on_request(struct grpc_server_call *grpc, const uint8_t *message, size_t len)
+{
+    struct call *call = grpc_server_call_user(grpc);
+
+    if (!call || call->state != CALL_NEW)
+        return;
+    call->state = CALL_RUNNING;
+    call->method->run(call, message, len);
+}
+
+static void on_writable(struct grpc_server_call *grpc)
+{
+    struct call *call = grpc_server_call_user(grpc);
+
+    if (call && call->transfer)
+        upstream_resume(call->transfer);
+}
+
+static void on_end(struct grpc_server_call *grpc, enum grpc_server_end how)
+{
+    struct call *call = grpc_server_call_user(grpc);
+
+    if (!call)
+        return;
+    if (call->state != CALL_FINISHED)
+        call_record(call, GRPC_CANCELLED,
+                    how == GRPC_SERVER_END_CANCELLED ? "CANCELLED" : "CALLER_GONE");
+    call->state = CALL_FINISHED;
+    call->grpc = NULL;
+    call->own_key = NULL;
+    call_stop_transfer(call, false);
+    evtimer_del(&call->deadline);
+    LIST_REMOVE(call, next);
+    worker_defer(call->worker, &call->release);
+}
+
+const struct grpc_server_handler call_handler = {
+    .begin = on_begin,
+    .request = on_request,
+    .writable = on_writable,
+    .end = on_end,
+};

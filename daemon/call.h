@@ -1,0 +1,95 @@
+/*
+ * One call of a caller: from its headers to its one status. Keeps the deadline, the account of what
+ * happened, and the way to fail; what a method does is service.c's.
+ *
+ *     NEW ──request──► RUNNING ──finish or fail──► FINISHED ──► (freed)
+ *      └──────────────────┴────── the caller goes away ──────────┘
+ *
+ * A call belongs to its gRPC call: it is freed at the end of the turn in which that ends. Its
+ * transfer never outlives it, except to let a connection come to rest (upstream_finish()).
+ */
+#ifndef CALL_H
+#define CALL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "../proto/buffer.h"
+#include "../proto/grpc/grpc_server.h"
+#include "../proto/utf8.h"
+#include "sse.h"
+#include "translate.h"
+#include "upstream.h"
+#include "worker.h"
+
+struct connection;
+struct service_method;
+
+enum call_state { CALL_NEW, CALL_RUNNING, CALL_FINISHED };
+
+/* What the body of the upstream's response is. */
+enum call_response {
+    CALL_RESPONSE_NONE,
+    CALL_RESPONSE_WHOLE,  /* one JSON text */
+    CALL_RESPONSE_EVENTS, /* an event stream */
+    CALL_RESPONSE_ERROR,  /* of a status that is not 2xx */
+};
+
+struct call {
+    LIST_ENTRY(call) next; /* among its connection's */
+    struct worker *worker;
+    struct connection *connection;
+    struct grpc_server_call *grpc; /* NULL once it is gone */
+    const struct service_method *method;
+    enum call_state state;
+    struct event deadline;
+    struct task release;
+    int64_t start_us;
+
+    /* Towards the upstream; see service.c. */
+    struct upstream *upstream; /* a reference, NULL until chosen */
+    struct transfer *transfer; /* NULL: none is running */
+    const char *own_key;       /* the caller's, lives in the gRPC call; NULL: the configured one */
+    enum call_response response;
+    struct transfer_head head; /* status 0: none came */
+    struct buffer body;        /* whole or error bodies */
+    struct sse_parser sse;
+    struct translate_progress progress;
+    bool stream;
+    bool keep_obfuscation;
+    bool saw_other_events; /* events that are not this API's */
+    unsigned attempts;
+    int64_t n_replies;
+};
+
+/* What the gRPC sessions call; their user is the connection. */
+extern const struct grpc_server_handler call_handler;
+
+/* How a call fails. Texts are UTF-8 and are copied; NULL is absent. */
+struct call_error {
+    enum grpc_status status;
+    const char *reason;                    /* PROTOCOL.md lists them */
+    const char *message;                   /* a sentence: what happened and what to do */
+    const char *param;                     /* the field of the request, or the API's */
+    const char *type, *code, *api_message; /* the API's */
+    Completion__V1__Phase phase;
+    bool maybe_executed, retryable;
+};
+
+/* Ends the call with an error, and stops its transfer. Nothing if it is finished already. */
+void call_fail(struct call *call, const struct call_error *error);
+
+/* Ends the call with OK. The transfer's connection is kept if it can be. */
+void call_finish(struct call *call);
+
+/* A reply, in place; see grpc_server_call_message_begin(). A reply that can't be kept fails the
+ * call. */
+struct buffer *call_reply_begin(struct call *call);
+void call_reply_end(struct call *call);
+void call_reply_abort(struct call *call);
+
+/* Ends all calls of the connection with CANCELLED, because the daemon shuts down. */
+void call_shut_down(struct connection *connection);
+
+#endif

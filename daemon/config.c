@@ -1,0 +1,468 @@
+/*
+ * Owns the parsed configuration. One table says which keys there are, how each is read and where it
+ * goes; what a value means is up to the modules that use it.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <glob.h>
+#include <grp.h>
+#include <ini.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "config_value.h"
+
+#define SECOND_US INT64_C(1000000)
+
+/* ---- Keys ---- */
+
+struct key {
+    const char *name;
+    config_setter set;
+    size_t offset;
+};
+
+static const struct key daemon_keys[] = {
+    {"drain_timeout", config_set_duration, offsetof(struct config, drain_timeout_us)},
+    {"log_level", config_set_log_level, offsetof(struct config, log_level)},
+    {NULL, NULL, 0},
+};
+
+#define UPSTREAM(name, field, set)                                                                 \
+    {                                                                                              \
+        name, set, offsetof(struct config_upstream, field)                                         \
+    }
+static const struct key upstream_keys[] = {
+    UPSTREAM("models", models, config_set_words),
+    UPSTREAM("base_url", base_url, config_set_text),
+    UPSTREAM("auth", auth, config_set_auth),
+    UPSTREAM("credential", credential, config_set_text),
+    UPSTREAM("credential_file", credential_file, config_set_text),
+    UPSTREAM("query", query, config_set_text),
+    UPSTREAM("header", headers, config_set_header),
+    UPSTREAM("ca_file", ca_file, config_set_text),
+    UPSTREAM("proxy", proxy, config_set_text),
+    UPSTREAM("http_version", http_version, config_set_http_version),
+    UPSTREAM("connect_timeout", connect_timeout_us, config_set_duration),
+    UPSTREAM("first_byte_timeout", first_byte_timeout_us, config_set_duration),
+    UPSTREAM("idle_timeout", idle_timeout_us, config_set_duration),
+    UPSTREAM("drop_parameters", drop_parameters, config_set_words),
+    UPSTREAM("strict_done", strict_done, config_set_bool),
+    UPSTREAM("validate", validate, config_set_bool),
+    {NULL, NULL, 0},
+};
+#undef UPSTREAM
+
+#define POLICY(name, field, set)                                                                   \
+    {                                                                                              \
+        name, set, offsetof(struct config_policy, field)                                           \
+    }
+static const struct key policy_keys[] = {
+    POLICY("models", models, config_set_words),
+    POLICY("allow_own_key", allow_own_key, config_set_bool),
+    POLICY("allow_extra_body", allow_extra_body, config_set_bool),
+    {NULL, NULL, 0},
+};
+#undef POLICY
+
+/* ---- Sections ---- */
+
+static struct config_upstream *upstream_free(struct config_upstream *u)
+{
+    if (!u)
+        return NULL;
+    char *const texts[] = {u->name,    u->base_url, u->credential, u->credential_file, u->query,
+                           u->ca_file, u->proxy,    u->url,        u->unix_path};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        free(texts[i]);
+    config_list_free(u->models);
+    config_list_free(u->headers);
+    config_list_free(u->drop_parameters);
+    secret_free(u->key);
+    free(u);
+    return NULL;
+}
+
+static struct config_upstream *upstream_get(struct config *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_upstreams; i++)
+        if (!strcmp(c->upstreams[i]->name, name))
+            return c->upstreams[i];
+
+    struct config_upstream **grown =
+        reallocarray(c->upstreams, c->n_upstreams + 1, sizeof *c->upstreams);
+    if (!grown)
+        return NULL;
+    c->upstreams = grown;
+
+    struct config_upstream *u = calloc(1, sizeof *u);
+    if (!u || !(u->name = strdup(name)))
+        return upstream_free(u);
+    u->auth = CONFIG_AUTH_BEARER;
+    u->connect_timeout_us = 5 * SECOND_US;
+    u->first_byte_timeout_us = 600 * SECOND_US;
+    u->idle_timeout_us = 120 * SECOND_US;
+    u->strict_done = true;
+    u->validate = true;
+    c->upstreams[c->n_upstreams++] = u;
+    return u;
+}
+
+static struct config_policy *policy_free(struct config_policy *p)
+{
+    if (p) {
+        free(p->name);
+        config_list_free(p->models);
+        free(p);
+    }
+    return NULL;
+}
+
+static struct config_policy *policy_get(struct config *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_policies; i++)
+        if (!strcmp(c->policies[i]->name, name))
+            return c->policies[i];
+
+    struct config_policy **grown =
+        reallocarray(c->policies, c->n_policies + 1, sizeof *c->policies);
+    if (!grown)
+        return NULL;
+    c->policies = grown;
+
+    struct config_policy *p = calloc(1, sizeof *p);
+    if (!p || !(p->name = strdup(name)))
+        return policy_free(p);
+    p->allow_extra_body = true;
+    c->policies[c->n_policies++] = p;
+    return p;
+}
+
+/* "*", "user:NAME" or "group:NAME"; names may be numbers. */
+static int policy_resolve(struct parse *p, struct config_policy *policy)
+{
+    const char *name = strchr(policy->name, ':');
+    char *end;
+
+    if (!strcmp(policy->name, "*"))
+        return 0;
+    if (!name || !name[1])
+        return parse_fail(p,
+                          "[policy %s]: write [policy *], [policy user:NAME] or [policy "
+                          "group:NAME]",
+                          policy->name);
+    name++;
+    unsigned long number = strtoul(name, &end, 10);
+    bool is_number = *name >= '0' && *name <= '9' && !*end && number < UINT32_MAX;
+
+    if (!strncmp(policy->name, "user:", 5)) {
+        const struct passwd *user = is_number ? NULL : getpwnam(name);
+        if (!is_number && !user)
+            return parse_fail(p, "[policy %s]: there is no such user", policy->name);
+        policy->kind = CONFIG_POLICY_USER;
+        policy->id = is_number ? (uint32_t)number : user->pw_uid;
+        return 0;
+    }
+    if (!strncmp(policy->name, "group:", 6)) {
+        const struct group *group = is_number ? NULL : getgrnam(name);
+        if (!is_number && !group)
+            return parse_fail(p, "[policy %s]: there is no such group", policy->name);
+        policy->kind = CONFIG_POLICY_GROUP;
+        policy->id = is_number ? (uint32_t)number : group->gr_gid;
+        return 0;
+    }
+    return parse_fail(p, "[policy %s]: write user:NAME or group:NAME", policy->name);
+}
+
+/* The object and the keys of a section. */
+static int section_find(struct parse *p, const char *section, void **ret_object,
+                        const struct key **ret_keys)
+{
+    void *object;
+
+    if (!strcmp(section, "daemon")) {
+        *ret_object = p->config;
+        *ret_keys = daemon_keys;
+        return 0;
+    }
+    if (!strncmp(section, "upstream ", 9) && section[9 + strspn(section + 9, " ")]) {
+        object = upstream_get(p->config, section + 9 + strspn(section + 9, " "));
+        *ret_keys = upstream_keys;
+    } else if (!strncmp(section, "policy ", 7)) {
+        size_t n = p->config->n_policies;
+        struct config_policy *policy =
+            policy_get(p->config, section + 7 + strspn(section + 7, " "));
+        if (policy && p->config->n_policies > n && policy_resolve(p, policy) < 0)
+            return -EINVAL;
+        object = policy;
+        *ret_keys = policy_keys;
+    } else if (!*section) {
+        return parse_fail(p, "a key stands before the first section; begin with [daemon], "
+                             "[upstream NAME] or [policy *]");
+    } else {
+        return parse_fail(p,
+                          "unknown section [%s]; there are [daemon], [upstream NAME] and "
+                          "[policy *|user:NAME|group:NAME]",
+                          section);
+    }
+    if (!object)
+        return parse_fail(p, "out of memory");
+    *ret_object = object;
+    return 0;
+}
+
+/* inih's callback: 0 is an error. */
+static int handle_key(void *user, const char *section, const char *name, const char *value)
+{
+    struct parse *p = user;
+    const struct key *key;
+    void *object;
+
+    if (p->failed || section_find(p, section, &object, &key) < 0)
+        return 0;
+    while (key->name && strcmp(key->name, name) != 0)
+        key++;
+    if (!key->name) {
+        parse_fail(p, "[%s] has no key \"%s\"", section, name);
+        return 0;
+    }
+    return key->set(p, name, value, (char *)object + key->offset) == 0;
+}
+
+/* inih's line reader, so that the number of the line is known where a value is looked at, and a
+ * line that inih would cut is refused instead. */
+static char *read_line(char *text, int size, void *user)
+{
+    struct parse *p = user;
+
+    if (p->failed || !fgets(text, size, p->stream))
+        return NULL;
+    p->line++;
+    size_t len = strlen(text);
+    if (len > 0 && text[len - 1] != '\n' && !feof(p->stream)) {
+        parse_fail(p,
+                   "the line is longer than %d characters, or holds a NUL; lists may be given "
+                   "in several lines",
+                   size - 2);
+        return NULL;
+    }
+    /* inih keeps 49 characters of a section's name. */
+    if (text[strspn(text, " \t")] == '[' && strcspn(text, "]") - strspn(text, " \t") > 49) {
+        parse_fail(p, "the section's name is longer than 48 characters");
+        return NULL;
+    }
+    return text;
+}
+
+static int parse_file(struct config *c, const char *path, struct config_error *error)
+{
+    struct parse p = {.config = c, .error = error, .file = path};
+
+    p.stream = fopen(path, "re");
+    if (!p.stream) {
+        int r = -errno;
+        snprintf(error->text, sizeof error->text, "%s: %s", path, strerror(-r));
+        return r;
+    }
+    int line = ini_parse_stream(read_line, &p, handle_key, &p);
+    if (ferror(p.stream))
+        parse_fail(&p, "can't be read: %s", strerror(errno));
+    fclose(p.stream);
+    if (line > 0 && !p.failed) {
+        p.line = (unsigned)line;
+        parse_fail(&p, "neither a [section] nor key = value");
+    }
+    return p.failed ? -EINVAL : 0;
+}
+
+static int parse_files(struct config *c, const char *path, struct config_error *error)
+{
+    const char *main_path = path ? path : CONFIG_PATH;
+    char pattern[4096];
+    glob_t found;
+
+    int r = parse_file(c, main_path, error);
+    if (r < 0 && !(r == -ENOENT && !path))
+        return r;
+
+    if ((size_t)snprintf(pattern, sizeof pattern, "%s.d/*.conf", main_path) >= sizeof pattern)
+        return 0;
+    r = glob(pattern, 0, NULL, &found);
+    if (r == GLOB_NOMATCH)
+        return 0;
+    if (r != 0) {
+        snprintf(error->text, sizeof error->text, "%.400s: can't be listed", pattern);
+        return -EIO;
+    }
+    for (size_t i = 0; r == 0 && i < found.gl_pathc; i++)
+        r = parse_file(c, found.gl_pathv[i], error);
+    globfree(&found);
+    return r;
+}
+
+/* ---- What follows from the keys ---- */
+
+static int upstream_fail(struct config_error *error, const struct config_upstream *u,
+                         const char *what)
+{
+    snprintf(error->text, sizeof error->text, "[upstream %s]: %s", u->name, what);
+    return -EINVAL;
+}
+
+/* base_url and query become url and unix_path. */
+static int upstream_set_url(struct config_upstream *u, struct config_error *error)
+{
+    const char *base = u->base_url;
+    char *host_part = NULL;
+
+    if (!base)
+        return upstream_fail(error, u, "base_url is missing");
+    if (strpbrk(base, " \t\"<>\\^`{}?#@"))
+        return upstream_fail(error, u,
+                             "base_url holds a character that it can't hold; a query "
+                             "goes to query =, a key to credential =");
+    if (!strncmp(base, "unix:", 5)) {
+        const char *path = base + 5;
+        const char *colon = strchr(path, ':');
+        size_t len = colon ? (size_t)(colon - path) : strlen(path);
+        if (*path != '/' || len > 107 || (colon && colon[1] && colon[1] != '/'))
+            return upstream_fail(error, u,
+                                 "base_url: write unix:/path/to.sock:/v1, the path of the "
+                                 "socket not longer than 107 characters");
+        if (!(u->unix_path = strndup(path, len)) ||
+            asprintf(&host_part, "http://localhost%s", colon ? colon + 1 : "") < 0)
+            return upstream_fail(error, u, "out of memory");
+    } else if (strncmp(base, "http://", 7) && strncmp(base, "https://", 8)) {
+        return upstream_fail(error, u, "base_url must begin with https://, http:// or unix:/");
+    } else if (!*(strchr(base, ':') + 3) || strchr(base, ':')[3] == '/') {
+        return upstream_fail(error, u, "base_url has no host");
+    } else if (!(host_part = strdup(base))) {
+        return upstream_fail(error, u, "out of memory");
+    }
+
+    size_t len = strlen(host_part);
+    while (len > 0 && host_part[len - 1] == '/')
+        host_part[--len] = '\0';
+    if (asprintf(&u->url, "%s/completions%s%s", host_part, u->query ? "?" : "",
+                 u->query ? u->query : "") < 0)
+        u->url = NULL;
+    free(host_part);
+    return u->url ? 0 : upstream_fail(error, u, "out of memory");
+}
+
+static int upstream_set_key(struct config_upstream *u, struct config_error *error)
+{
+    const char *directory = getenv("CREDENTIALS_DIRECTORY");
+    char path[4096];
+
+    if (u->credential && u->credential_file)
+        return upstream_fail(error, u, "credential and credential_file exclude each other");
+    if (!u->credential && !u->credential_file)
+        return 0;
+    if (u->credential_file) {
+        snprintf(path, sizeof path, "%s", u->credential_file);
+    } else {
+        if (strchr(u->credential, '/'))
+            return upstream_fail(error, u,
+                                 "credential is a name, not a path; a path goes to "
+                                 "credential_file");
+        if (!directory)
+            return upstream_fail(error, u,
+                                 "credential needs LoadCredential= in the unit "
+                                 "(CREDENTIALS_DIRECTORY is not set); else use "
+                                 "credential_file");
+        snprintf(path, sizeof path, "%s/%s", directory, u->credential);
+    }
+
+    int r = secret_read(path, &u->key);
+    if (r == 0)
+        return 0;
+    const char *why = r == -EPERM    ? "others may read it; chmod o= it"
+                      : r == -EINVAL ? "not a key: a regular file with one line of printable "
+                                       "characters without spaces"
+                                     : strerror(-r);
+    snprintf(error->text, sizeof error->text,
+             "[upstream %.64s]: the key in %.200s can't be used: %s", u->name, path, why);
+    return r;
+}
+
+/* Without [upstream]: what the SDKs' environment variables say. */
+static int upstream_from_environment(struct config *c, struct config_error *error)
+{
+    const char *base_url = secure_getenv("OPENAI_BASE_URL");
+    const char *key = secure_getenv("OPENAI_API_KEY");
+    struct config_upstream *u = upstream_get(c, "default");
+
+    if (!u ||
+        !(u->base_url = strdup(base_url && *base_url ? base_url : "https://api.openai.com/v1"))) {
+        snprintf(error->text, sizeof error->text, "out of memory");
+        return -ENOMEM;
+    }
+    if (key && *key && secret_new(key, strlen(key), &u->key) < 0)
+        return upstream_fail(error, u,
+                             "OPENAI_API_KEY holds spaces or unprintable characters, or "
+                             "is too long");
+    return 0;
+}
+
+static int config_complete(struct config *c, struct config_error *error)
+{
+    int r = c->n_upstreams ? 0 : upstream_from_environment(c, error);
+
+    for (size_t i = 0; r == 0 && i < c->n_upstreams; i++) {
+        struct config_upstream *u = c->upstreams[i];
+        if (!u->models && config_list_append(&u->models, "*", 1) < 0)
+            return upstream_fail(error, u, "out of memory");
+        r = upstream_set_url(u, error);
+        if (r == 0)
+            r = upstream_set_key(u, error);
+    }
+    return r;
+}
+
+int config_load(const char *path, struct config **ret, struct config_error *ret_error)
+{
+    struct config *c = calloc(1, sizeof *c);
+
+    if (!c) {
+        snprintf(ret_error->text, sizeof ret_error->text, "out of memory");
+        return -ENOMEM;
+    }
+    c->n_refs = 1;
+    c->drain_timeout_us = 30 * SECOND_US;
+    c->log_level = LOG_INFO;
+
+    int r = parse_files(c, path, ret_error);
+    if (r == 0)
+        r = config_complete(c, ret_error);
+    if (r < 0) {
+        config_unref(c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+struct config *config_ref(struct config *c)
+{
+    c->n_refs++;
+    return c;
+}
+
+struct config *config_unref(struct config *c)
+{
+    if (!c || --c->n_refs > 0)
+        return NULL;
+    for (size_t i = 0; i < c->n_upstreams; i++)
+        upstream_free(c->upstreams[i]);
+    for (size_t i = 0; i < c->n_policies; i++)
+        policy_free(c->policies[i]);
+    free(c->upstreams);
+    free(c->policies);
+    free(c);
+    return NULL;
+}

@@ -1,0 +1,86 @@
+/*
+ * The configuration: INI files as the daemon's manual has them, read whole or not at all.
+ *
+ * A file and then the files FILE.d/[*].conf in name order are merged: a key given again holds, a
+ * section given again continues. Unknown sections and keys, and values that can't be read, are
+ * errors that name file and line. Immutable once loaded; shared by reference.
+ */
+#ifndef CONFIG_H
+#define CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "secret.h"
+
+#define CONFIG_PATH "/etc/completiond/completiond.conf"
+
+/* Durations are microseconds; CONFIG_INFINITY is "infinity". */
+#define CONFIG_INFINITY INT64_MAX
+
+enum config_auth { CONFIG_AUTH_BEARER, CONFIG_AUTH_API_KEY, CONFIG_AUTH_NONE };
+enum config_http { CONFIG_HTTP_1_1, CONFIG_HTTP_2 };
+
+/* [upstream NAME] */
+struct config_upstream {
+    char *name;
+    char **models; /* globs; NULL-terminated, as all lists */
+    char *base_url;
+    enum config_auth auth;
+    char *credential, *credential_file;
+    char *query;
+    char **headers; /* "Name: value" */
+    char *ca_file, *proxy;
+    enum config_http http_version;
+    int64_t connect_timeout_us, first_byte_timeout_us, idle_timeout_us;
+    char **drop_parameters;
+    bool strict_done, validate;
+
+    /* Derived from the above. */
+    char *url;          /* to POST to */
+    char *unix_path;    /* NULL: TCP */
+    struct secret *key; /* NULL: none */
+};
+
+enum config_policy_kind { CONFIG_POLICY_EVERYONE, CONFIG_POLICY_GROUP, CONFIG_POLICY_USER };
+
+/* [policy *], [policy group:NAME], [policy user:NAME] */
+struct config_policy {
+    enum config_policy_kind kind;
+    char *name;  /* as written behind "policy" */
+    uint32_t id; /* uid or gid */
+    char **models;
+    bool allow_own_key, allow_extra_body;
+};
+
+struct config {
+    unsigned n_refs;
+    int64_t drain_timeout_us;
+    int log_level;                      /* as syslog's LOG_* */
+    struct config_upstream **upstreams; /* in the order of their first mention; at least one */
+    size_t n_upstreams;
+    struct config_policy **policies; /* may be none: everything is allowed but own keys */
+    size_t n_policies;
+};
+
+struct config_error {
+    char text[512]; /* "FILE:LINE: what is wrong and what would be right" */
+};
+
+/*
+ * path NULL: CONFIG_PATH, which may be missing; a path that is given must exist. Without any
+ * [upstream] there is one, "default", from OPENAI_BASE_URL (default https://api.openai.com/v1) and
+ * OPENAI_API_KEY. Keys are read here. 0, or negative errno with ret_error filled.
+ */
+int config_load(const char *path, struct config **ret, struct config_error *ret_error);
+
+struct config *config_ref(struct config *config);
+/* Takes NULL; returns NULL. */
+struct config *config_unref(struct config *config);
+
+/* "5s", "2min", "1h 30min", "250ms", "infinity"; a bare number is seconds. 0 or -EINVAL. */
+int config_parse_duration(const char *text, int64_t *ret_us);
+
+#endif

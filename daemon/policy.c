@@ -1,0 +1,88 @@
+#include "policy.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "config.h"
+
+int caller_init(struct caller *caller, int fd)
+{
+    struct ucred cred;
+    socklen_t len = sizeof cred;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+        return -errno;
+    *caller = (struct caller){.uid = cred.uid, .gid = cred.gid, .pid = cred.pid};
+
+    /* Asked once for the size. */
+    len = 0;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) == 0 || errno != ERANGE || len == 0)
+        return 0;
+    caller->groups = malloc(len);
+    if (!caller->groups)
+        return -ENOMEM;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, caller->groups, &len) < 0)
+        len = 0;
+    caller->n_groups = len / sizeof(gid_t);
+    return 0;
+}
+
+void caller_done(struct caller *caller)
+{
+    free(caller->groups);
+    *caller = (struct caller){0};
+}
+
+static bool caller_in_group(const struct caller *caller, gid_t gid)
+{
+    if (caller->gid == gid)
+        return true;
+    for (size_t i = 0; i < caller->n_groups; i++)
+        if (caller->groups[i] == gid)
+            return true;
+    return false;
+}
+
+static bool policy_matches(const struct config_policy *p, const struct caller *caller)
+{
+    switch (p->kind) {
+    case CONFIG_POLICY_USER:
+        return p->id == caller->uid;
+    case CONFIG_POLICY_GROUP:
+        return caller_in_group(caller, p->id);
+    case CONFIG_POLICY_EVERYONE:
+        break;
+    }
+    return true;
+}
+
+struct policy policy_find(const struct config *config, const struct caller *caller)
+{
+    const struct config_policy *best = NULL;
+
+    for (size_t i = 0; i < config->n_policies; i++) {
+        const struct config_policy *p = config->policies[i];
+        if (policy_matches(p, caller) && (!best || p->kind > best->kind))
+            best = p;
+    }
+    if (!best)
+        return (struct policy){.name = "*", .allow_extra_body = true};
+    return (struct policy){
+        .name = best->name,
+        .models = best->models,
+        .allow_own_key = best->allow_own_key,
+        .allow_extra_body = best->allow_extra_body,
+    };
+}
+
+bool policy_allows_model(const struct policy *policy, const char *model)
+{
+    if (!policy->models)
+        return true;
+    for (char *const *glob = policy->models; *glob; glob++)
+        if (fnmatch(*glob, model, 0) == 0)
+            return true;
+    return false;
+}

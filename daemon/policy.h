@@ -1,0 +1,38 @@
+/*
+ * Who a caller is, and what the configuration lets it do. The identity is the kernel's, as it was
+ * when the caller connected.
+ */
+#ifndef POLICY_H
+#define POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct config;
+
+struct caller {
+    uid_t uid;
+    gid_t gid;
+    pid_t pid;
+    gid_t *groups; /* supplementary ones */
+    size_t n_groups;
+};
+
+/* Reads the identity of the socket's other end. 0 or negative errno. */
+int caller_init(struct caller *caller, int fd);
+void caller_done(struct caller *caller);
+
+/* What holds for a caller: its user's section, else the first of a group of its, else everyone's,
+ * else the defaults. Pointers are the configuration's. */
+struct policy {
+    const char *name;    /* of the section, for messages: "user:alice" */
+    char *const *models; /* NULL: all */
+    bool allow_own_key, allow_extra_body;
+};
+
+struct policy policy_find(const struct config *config, const struct caller *caller);
+
+bool policy_allows_model(const struct policy *policy, const char *model);
+
+#endif

@@ -1,0 +1,280 @@
+#include "server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "call.h"
+#include "connection.h"
+#include "grpc_server.h"
+#include "log.h"
+
+enum {
+    ACCEPTS_PER_TURN = 64,
+    ACCEPT_AGAIN_US = 100000,
+    DRAIN_NOTICE_US = 200000,
+    DRAIN_CANCEL_US = 500000,
+    BACKLOG = 4096,
+    DESCRIPTORS_KEPT = 64, /* for all that is no connection and no upstream */
+};
+
+struct listener {
+    struct server *server;
+    int fd;
+    struct event event;
+};
+
+/* ---- Accepting ---- */
+
+/* libevent's evconnlistener spins when descriptors run out; here the listeners rest for a while. */
+static void stop_accepting(struct server *s)
+{
+    for (size_t i = 0; i < s->n_listeners; i++)
+        event_del(&s->listeners[i].event);
+}
+
+static void start_accepting(struct server *s)
+{
+    for (size_t i = 0; i < s->n_listeners; i++)
+        if (event_add(&s->listeners[i].event, NULL) < 0)
+            worker_arm(&s->accept_again, ACCEPT_AGAIN_US);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *user)
+{
+    struct server *s = user;
+
+    (void)fd, (void)what;
+    if (!s->worker->draining)
+        start_accepting(s);
+}
+
+static void rest_from_accepting(struct server *s, const char *why)
+{
+    int64_t now = worker_now_us();
+
+    if (now - s->last_complaint_us > 1000000) {
+        s->last_complaint_us = now;
+        log_warning(s->worker->log, "no connection can be accepted at the moment: %s", why);
+    }
+    stop_accepting(s);
+    worker_arm(&s->accept_again, ACCEPT_AGAIN_US);
+}
+
+static void on_acceptable(evutil_socket_t fd, short what, void *user)
+{
+    struct listener *l = user;
+    struct server *s = l->server;
+
+    (void)what;
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        if (s->n_connections >= s->max_connections) {
+            rest_from_accepting(s, "the limit of open files allows no more");
+            return;
+        }
+        int client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (client < 0) {
+            if (errno == ECONNABORTED || errno == EINTR)
+                continue;
+            if (errno != EAGAIN)
+                rest_from_accepting(s, strerror(errno));
+            return;
+        }
+        struct connection *c;
+        int r = connection_new(s, client, &c);
+        if (r < 0) {
+            rest_from_accepting(s, strerror(-r));
+            return;
+        }
+        LIST_INSERT_HEAD(&s->connections, c, next);
+        s->n_connections++;
+    }
+}
+
+int server_listen(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd, r = 0;
+
+    if (strlen(path) >= sizeof address.sun_path)
+        return -ENAMETOOLONG;
+    strcpy(address.sun_path, path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+
+    struct stat st;
+    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+        /* A socket of a process that is gone refuses; one that is busy says EAGAIN. */
+        if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN) {
+            close(fd);
+            return -EADDRINUSE;
+        }
+        if (errno == ECONNREFUSED)
+            unlink(path);
+    }
+    mode_t mask = umask(0117);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, BACKLOG) < 0)
+        r = -errno;
+    umask(mask);
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    return fd;
+}
+
+/* ---- Connections ---- */
+
+static void run_reap(struct task *task)
+{
+    struct server *s = container_of(task, struct server, reap);
+    struct connection *c;
+
+    while ((c = LIST_FIRST(&s->forgotten))) {
+        LIST_REMOVE(c, next);
+        connection_free(c);
+    }
+    if (s->drained && LIST_EMPTY(&s->connections)) {
+        evtimer_del(&s->drain);
+        s->drained(s->worker);
+        s->drained = NULL;
+    }
+}
+
+void server_forget(struct server *s, struct connection *c)
+{
+    if (c->forgotten)
+        return;
+    c->forgotten = true;
+    event_del(&c->readable);
+    event_del(&c->writable);
+    worker_cancel(s->worker, &c->flush);
+    LIST_REMOVE(c, next);
+    LIST_INSERT_HEAD(&s->forgotten, c, next);
+    s->n_connections--;
+    worker_defer(s->worker, &s->reap);
+}
+
+/* ---- Draining ---- */
+
+/* First a GOAWAY that still lets in what is on its way, then one that does not, then CANCELLED for
+ * what has not ended in time, then the end for those who do not even read that. */
+static void on_drain(evutil_socket_t fd, short what, void *user)
+{
+    struct server *s = user;
+    struct connection *c;
+    int64_t next_us = s->drain_deadline_us - worker_now_us();
+
+    (void)fd, (void)what;
+    switch (s->drain_step) {
+    case DRAIN_NOTICE:
+        s->drain_step = DRAIN_FINAL;
+        LIST_FOREACH (c, &s->connections, next) {
+            grpc_server_session_drain(c->session, true);
+            connection_wake(c);
+        }
+        break;
+    case DRAIN_FINAL:
+        s->drain_step = DRAIN_CANCEL;
+        log_warning(s->worker->log, "drain_timeout is over; the calls on %zu connections are cut",
+                    s->n_connections);
+        LIST_FOREACH (c, &s->connections, next)
+            call_shut_down(c);
+        next_us = DRAIN_CANCEL_US;
+        break;
+    case DRAIN_CANCEL:
+        while ((c = LIST_FIRST(&s->connections)))
+            server_forget(s, c);
+        return;
+    }
+    worker_arm(&s->drain, next_us);
+}
+
+void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct worker *worker))
+{
+    struct connection *c;
+
+    if (s->drained)
+        return;
+    stop_accepting(s);
+    evtimer_del(&s->accept_again);
+    for (size_t i = 0; i < s->n_listeners; i++)
+        close(s->listeners[i].fd);
+    s->n_listeners = 0;
+    s->drained = drained;
+    if (__builtin_add_overflow(worker_now_us(), timeout_us, &s->drain_deadline_us))
+        s->drain_deadline_us = INT64_MAX;
+    LIST_FOREACH (c, &s->connections, next) {
+        grpc_server_session_drain(c->session, false);
+        connection_wake(c);
+    }
+    worker_arm(&s->drain, DRAIN_NOTICE_US);
+    worker_defer(s->worker, &s->reap);
+}
+
+/* ---- Life ---- */
+
+static size_t connections_allowed(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return 65536;
+    /* Each connection may need one upstream. */
+    return limit.rlim_cur > 2 * DESCRIPTORS_KEPT ? (limit.rlim_cur - DESCRIPTORS_KEPT) / 2
+                                                 : DESCRIPTORS_KEPT / 2;
+}
+
+int server_new(struct worker *worker, const int *fds, size_t n_fds, struct server **ret)
+{
+    struct server *s = calloc(1, sizeof *s);
+
+    if (!s || !(s->listeners = calloc(n_fds ? n_fds : 1, sizeof *s->listeners))) {
+        free(s);
+        return -ENOMEM;
+    }
+    s->worker = worker;
+    s->max_connections = connections_allowed();
+    s->reap.run = run_reap;
+    LIST_INIT(&s->connections);
+    LIST_INIT(&s->forgotten);
+    evtimer_assign(&s->accept_again, worker->base, on_accept_again, s);
+    evtimer_assign(&s->drain, worker->base, on_drain, s);
+    for (size_t i = 0; i < n_fds; i++) {
+        struct listener *l = &s->listeners[s->n_listeners++];
+        l->server = s;
+        l->fd = fds[i];
+        evutil_make_socket_nonblocking(l->fd);
+        event_assign(&l->event, worker->base, l->fd, EV_READ | EV_PERSIST, on_acceptable, l);
+    }
+    start_accepting(s);
+    *ret = s;
+    return 0;
+}
+
+struct server *server_free(struct server *s)
+{
+    struct connection *c;
+
+    if (!s)
+        return NULL;
+    stop_accepting(s);
+    for (size_t i = 0; i < s->n_listeners; i++)
+        close(s->listeners[i].fd);
+    s->drained = NULL;
+    while ((c = LIST_FIRST(&s->connections)))
+        server_forget(s, c);
+    worker_cancel(s->worker, &s->reap);
+    run_reap(&s->reap);
+    evtimer_del(&s->accept_again);
+    evtimer_del(&s->drain);
+    free(s->listeners);
+    free(s);
+    return NULL;
+}

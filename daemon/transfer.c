@@ -1,0 +1,392 @@
+/*
+ * One HTTP exchange: its timers, its pauses, its end. A transfer is freed at the end of a turn,
+ * never inside libcurl.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "config.h"
+#include "multi.h"
+#include "upstream_internal.h"
+#include "worker.h"
+
+/* How long, and how many bytes, a finished stream gets to come to the end of its response. */
+enum { FINISH_US = 250000, FINISH_BYTES = 65536 };
+
+enum transfer_state {
+    TRANSFER_RUNNING,
+    TRANSFER_FINISHING, /* the caller is done with it; the response is not */
+    TRANSFER_ENDED,     /* nothing but to be freed */
+};
+
+struct transfer {
+    struct upstream *upstream; /* a reference */
+    CURL *easy;
+    struct curl_slist *headers; /* own ones, NULL: the upstream's */
+    struct buffer body;
+    const struct transfer_handler *handler;
+    void *user;
+    struct multi_user multi_user;
+    struct event timer;
+    struct task release, resume;
+    enum transfer_state state;
+    bool in_multi, pause, is_paused, head_seen, body_seen;
+    unsigned n_sent;
+    size_t n_discarded;
+    int64_t start_us, last_byte_us;
+};
+
+static struct multi *transfer_multi(const struct transfer *t)
+{
+    return t->upstream->worker->multi;
+}
+
+static void transfer_free(struct transfer *t)
+{
+    worker_cancel(t->upstream->worker, &t->resume);
+    evtimer_del(&t->timer);
+    if (t->in_multi)
+        multi_remove(transfer_multi(t), t->easy);
+    if (t->easy) {
+        curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
+        curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, NULL);
+        upstream_give_easy(t->upstream, t->easy);
+    }
+    upstream_headers_free(t->headers);
+    buffer_done(&t->body);
+    upstream_unref(t->upstream);
+    free(t);
+}
+
+static void run_release(struct task *task)
+{
+    transfer_free(container_of(task, struct transfer, release));
+}
+
+static void transfer_end(struct transfer *t)
+{
+    t->state = TRANSFER_ENDED;
+    t->handler = NULL;
+    evtimer_del(&t->timer);
+    worker_defer(t->upstream->worker, &t->release);
+}
+
+/* ---- What came ---- */
+
+static void copy_header(CURL *easy, const char *name, char *out, size_t size)
+{
+    struct curl_header *header;
+
+    if (*out || curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+        return;
+    size_t n = 0;
+    for (const char *c = header->value; *c && n + 1 < size; c++)
+        out[n++] = *c >= ' ' && *c <= '~' ? *c : '?';
+    out[n] = '\0';
+}
+
+/* Seconds or a date. What does not fit counts as not said. */
+static int64_t retry_after_ms(CURL *easy)
+{
+    char text[64] = "", *end;
+
+    copy_header(easy, "retry-after-ms", text, sizeof text);
+    double number = strtod(text, &end);
+    if (end > text && !*end && number >= 0 && number < 1e12)
+        return (int64_t)number;
+
+    text[0] = '\0';
+    copy_header(easy, "retry-after", text, sizeof text);
+    number = strtod(text, &end);
+    if (end > text && !*end)
+        return number >= 0 && number < 1e9 ? (int64_t)(number * 1000) : -1;
+    time_t date = *text ? curl_getdate(text, NULL) : -1;
+    time_t now = time(NULL);
+    return date < 0 ? -1 : date <= now ? 0 : (int64_t)(date - now) * 1000;
+}
+
+static void report_head(struct transfer *t)
+{
+    static const char *const ids[] = {"x-request-id", "apim-request-id", "x-generation-id"};
+    struct transfer_head head = {.retry_after_ms = -1};
+    char text[64] = "";
+    long status = 0;
+
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status < 200)
+        return;
+    t->head_seen = true;
+    head.status = (int)status;
+    head.n_sent = t->n_sent;
+    copy_header(t->easy, "content-type", text, sizeof text);
+    head.is_event_stream = strncasecmp(text, "text/event-stream", 17) == 0;
+    text[0] = '\0';
+    copy_header(t->easy, "content-encoding", text, sizeof text);
+    head.is_encoded = *text && strcasecmp(text, "identity") != 0;
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        copy_header(t->easy, ids[i], head.request_id, sizeof head.request_id);
+    head.retry_after_ms = retry_after_ms(t->easy);
+    text[0] = '\0';
+    copy_header(t->easy, "x-should-retry", text, sizeof text);
+    head.should_retry = !strcmp(text, "true") ? 't' : !strcmp(text, "false") ? 'f' : 0;
+    if (t->state == TRANSFER_RUNNING)
+        t->handler->head(t->user, &head);
+}
+
+static size_t on_header(char *line, size_t size, size_t n, void *user)
+{
+    struct transfer *t = user;
+
+    (void)size;
+    t->last_byte_us = worker_now_us();
+    /* The empty line behind the headers; 1xx and trailers have one too. */
+    if ((n == 2 || n == 1) && line[n - 1] == '\n' && !t->head_seen)
+        report_head(t);
+    return t->state == TRANSFER_ENDED ? 0 : n;
+}
+
+static size_t on_data(char *data, size_t size, size_t n, void *user)
+{
+    struct transfer *t = user;
+
+    (void)size;
+    if (t->state == TRANSFER_ENDED)
+        return 0;
+    if (t->state == TRANSFER_FINISHING)
+        return (t->n_discarded += n) > FINISH_BYTES ? 0 : n;
+    if (t->pause) {
+        t->is_paused = true;
+        return CURL_WRITEFUNC_PAUSE;
+    }
+    t->last_byte_us = worker_now_us();
+    t->body_seen = true;
+    t->handler->data(t->user, (const uint8_t *)data, n);
+    return t->state == TRANSFER_ENDED ? 0 : n;
+}
+
+/* libcurl sends a request again, silently, when a reused connection dies before an answer. This is
+ * called each time. */
+static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int own_port)
+{
+    struct transfer *t = user;
+
+    (void)peer_ip, (void)own_ip, (void)peer_port, (void)own_port;
+    t->n_sent++;
+    return CURL_PREREQFUNC_OK;
+}
+
+/* ---- The end ---- */
+
+enum transfer_phase upstream_phase(const struct transfer *t)
+{
+    curl_off_t resolved = 0, connected = 0;
+
+    if (t->body_seen)
+        return TRANSFER_BODY;
+    if (t->head_seen)
+        return TRANSFER_HEADERS;
+    if (t->n_sent > 0)
+        return TRANSFER_SEND;
+    curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
+    curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected);
+    return connected > 0 ? TRANSFER_TLS : resolved > 0 ? TRANSFER_CONNECT : TRANSFER_RESOLVE;
+}
+
+static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
+{
+    switch (code) {
+    case CURLE_OK:
+        return TRANSFER_COMPLETE;
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_CONNECT:
+        return TRANSFER_UNREACHABLE;
+    case CURLE_OPERATION_TIMEDOUT:
+        return TRANSFER_CONNECT_TIMEOUT;
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+        return TRANSFER_TLS_REFUSED;
+    case CURLE_OUT_OF_MEMORY:
+        /* Also what libcurl says of a response header that is too long. */
+        return t->n_sent > 0 ? TRANSFER_BROKEN : TRANSFER_OUT_OF_MEMORY;
+    default:
+        return TRANSFER_BROKEN;
+    }
+}
+
+static void transfer_report(struct transfer *t, enum transfer_outcome outcome, const char *reason)
+{
+    const struct transfer_handler *handler = t->handler;
+    struct transfer_result result = {
+        .outcome = outcome,
+        .phase = upstream_phase(t),
+        .n_sent = t->n_sent,
+        .reason = reason,
+    };
+    bool was_running = t->state == TRANSFER_RUNNING;
+
+    transfer_end(t);
+    if (was_running)
+        handler->done(t->user, &result);
+}
+
+static void on_ended(struct multi_user *multi_user, CURLcode code)
+{
+    struct transfer *t = container_of(multi_user, struct transfer, multi_user);
+
+    t->in_multi = false;
+    if (t->state != TRANSFER_ENDED)
+        transfer_report(t, outcome_of(t, code), code == CURLE_OK ? "" : curl_easy_strerror(code));
+}
+
+/* When the timer is due at the earliest, seen from now. */
+static int64_t transfer_due_us(const struct transfer *t)
+{
+    const struct config_upstream *s = t->upstream->settings;
+    int64_t limit = t->head_seen ? s->idle_timeout_us : s->first_byte_timeout_us;
+    int64_t since = t->head_seen ? t->last_byte_us : t->start_us, due;
+
+    if (t->state == TRANSFER_RUNNING && (t->pause || t->is_paused))
+        return CONFIG_INFINITY;
+    if (limit == CONFIG_INFINITY || __builtin_add_overflow(since, limit, &due))
+        return CONFIG_INFINITY;
+    return due - worker_now_us();
+}
+
+static int transfer_arm(struct transfer *t)
+{
+    int64_t due = transfer_due_us(t);
+
+    /* An infinite timer still looks once an hour: it is the same code. */
+    return worker_arm(&t->timer, due < INT64_C(3600000000) ? due : INT64_C(3600000000));
+}
+
+/* Not moved at every byte: when it fires it looks how long the silence really was. */
+static void on_timer(evutil_socket_t fd, short what, void *user)
+{
+    struct transfer *t = user;
+
+    (void)fd, (void)what;
+    if (t->state == TRANSFER_FINISHING) {
+        transfer_end(t);
+        return;
+    }
+    if (transfer_due_us(t) > 0) {
+        if (transfer_arm(t) == 0)
+            return;
+        transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
+        return;
+    }
+    transfer_report(t, t->head_seen ? TRANSFER_IDLE_TIMEOUT : TRANSFER_FIRST_BYTE_TIMEOUT, "");
+}
+
+/* ---- What the caller asks ---- */
+
+static void run_resume(struct task *task)
+{
+    struct transfer *t = container_of(task, struct transfer, resume);
+
+    CURLcode code = CURLE_OK;
+
+    if (t->state != TRANSFER_RUNNING || t->pause)
+        return;
+    t->last_byte_us = worker_now_us();
+    if (t->is_paused) {
+        t->is_paused = false;
+        /* Delivers what libcurl has kept before it returns, which may pause it again. */
+        code = curl_easy_pause(t->easy, CURLPAUSE_CONT);
+        multi_check(transfer_multi(t));
+    }
+    if (t->state == TRANSFER_RUNNING && (code != CURLE_OK || transfer_arm(t) < 0))
+        transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
+}
+
+int upstream_start(struct upstream *u, struct buffer *body, const char *key, bool stream,
+                   const struct transfer_handler *handler, void *user, struct transfer **ret)
+{
+    struct transfer *t = calloc(1, sizeof *t);
+
+    if (!t)
+        return -ENOMEM;
+    t->upstream = upstream_ref(u);
+    t->handler = handler;
+    t->user = user;
+    t->multi_user.ended = on_ended;
+    t->release.run = run_release;
+    t->resume.run = run_resume;
+    t->start_us = worker_now_us();
+    t->body = BUFFER_INIT(0);
+    evtimer_assign(&t->timer, u->worker->base, on_timer, t);
+
+    t->easy = upstream_take_easy(u);
+    if (!t->easy || (key && upstream_headers_new(u->settings, key, stream, &t->headers) < 0)) {
+        transfer_free(t);
+        return -ENOMEM;
+    }
+    struct curl_slist *headers = t->headers ? t->headers
+                                 : stream   ? u->headers_stream
+                                            : u->headers_unary;
+    curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)buffer_length(body));
+    curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, (char *)buffer_bytes(body));
+    curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_data);
+    curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, on_send);
+    curl_easy_setopt(t->easy, CURLOPT_PREREQDATA, t);
+    curl_easy_setopt(t->easy, CURLOPT_PRIVATE, &t->multi_user);
+    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy) < 0) {
+        transfer_free(t);
+        return -ENOMEM;
+    }
+    t->in_multi = true;
+    size_t limit = body->limit_bytes;
+    t->body = *body;
+    *body = BUFFER_INIT(limit);
+    *ret = t;
+    return 0;
+}
+
+void upstream_pause(struct transfer *t)
+{
+    t->pause = true;
+}
+
+void upstream_resume(struct transfer *t)
+{
+    t->pause = false;
+    worker_defer(t->upstream->worker, &t->resume);
+}
+
+void upstream_cancel(struct transfer *t)
+{
+    if (t->state != TRANSFER_ENDED)
+        transfer_end(t);
+}
+
+void upstream_finish(struct transfer *t)
+{
+    curl_off_t n_uploaded = 0;
+
+    if (t->state != TRANSFER_RUNNING)
+        return;
+    /* A server may answer before it has read all: such a connection is of no more use. */
+    curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &n_uploaded);
+    if (!t->in_multi || t->is_paused || (size_t)n_uploaded < buffer_length(&t->body) ||
+        worker_arm(&t->timer, FINISH_US) < 0) {
+        transfer_end(t);
+        return;
+    }
+    t->pause = false;
+    t->state = TRANSFER_FINISHING;
+    t->handler = NULL;
+}

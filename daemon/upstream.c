@@ -1,0 +1,204 @@
+/*
+ * Owns the configured servers at run time: their header lists and idle libcurl handles.
+ */
+#include "upstream.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "log.h"
+#include "upstream_internal.h"
+#include "worker.h"
+
+/* Key and header lists are made once; what they held is wiped. */
+static struct curl_slist *headers_free(struct curl_slist *list)
+{
+    for (struct curl_slist *h = list; h; h = h->next)
+        explicit_bzero(h->data, strlen(h->data));
+    curl_slist_free_all(list);
+    return NULL;
+}
+
+struct curl_slist *upstream_headers_free(struct curl_slist *list)
+{
+    return headers_free(list);
+}
+
+static int headers_add(struct curl_slist **list, const char *line)
+{
+    struct curl_slist *longer = curl_slist_append(*list, line);
+
+    if (!longer)
+        return -ENOMEM;
+    *list = longer;
+    return 0;
+}
+
+int upstream_headers_new(const struct config_upstream *settings, const char *key, bool stream,
+                         struct curl_slist **ret)
+{
+    struct curl_slist *list = NULL;
+    /* Compressed events arrive when the compressor pleases. Without "Expect:" libcurl waits a
+     * second for a 100 before a body of more than 1 MiB. */
+    static const char *const common[] = {"Content-Type: application/json",
+                                         "Accept-Encoding: identity", "Expect:"};
+    int r = headers_add(&list, stream ? "Accept: text/event-stream, application/json"
+                                      : "Accept: application/json");
+
+    for (size_t i = 0; r == 0 && i < sizeof common / sizeof *common; i++)
+        r = headers_add(&list, common[i]);
+    for (size_t i = 0; r == 0 && settings->headers && settings->headers[i]; i++)
+        r = headers_add(&list, settings->headers[i]);
+    if (r == 0 && key && settings->auth != CONFIG_AUTH_NONE) {
+        char line[SECRET_MAX + 64];
+        snprintf(line, sizeof line, "%s%s",
+                 settings->auth == CONFIG_AUTH_API_KEY ? "api-key: " : "Authorization: Bearer ",
+                 key);
+        r = headers_add(&list, line);
+        explicit_bzero(line, sizeof line);
+    }
+    if (r < 0) {
+        headers_free(list);
+        return r;
+    }
+    *ret = list;
+    return 0;
+}
+
+int upstream_new(struct worker *worker, struct config *config,
+                 const struct config_upstream *settings, struct upstream **ret)
+{
+    struct upstream *u = calloc(1, sizeof *u);
+    const char *key = settings->key ? settings->key->text : NULL;
+
+    if (!u)
+        return -ENOMEM;
+    u->n_refs = 1;
+    u->worker = worker;
+    u->settings = settings;
+    u->config = config_ref(config);
+    if (upstream_headers_new(settings, key, false, &u->headers_unary) < 0 ||
+        upstream_headers_new(settings, key, true, &u->headers_stream) < 0) {
+        upstream_unref(u);
+        return -ENOMEM;
+    }
+    if (settings->http_version == CONFIG_HTTP_2 && !upstream_has_http_2())
+        log_warning(worker->log,
+                    "[upstream %s] http_version = 2 needs libcurl 8.4 or newer; using HTTP/1.1",
+                    settings->name);
+    *ret = u;
+    return 0;
+}
+
+struct upstream *upstream_ref(struct upstream *u)
+{
+    u->n_refs++;
+    return u;
+}
+
+struct upstream *upstream_unref(struct upstream *u)
+{
+    if (!u || --u->n_refs > 0)
+        return NULL;
+    while (u->n_idle > 0)
+        curl_easy_cleanup(u->idle[--u->n_idle]);
+    headers_free(u->headers_unary);
+    headers_free(u->headers_stream);
+    config_unref(u->config);
+    free(u);
+    return NULL;
+}
+
+const struct config_upstream *upstream_settings(const struct upstream *u)
+{
+    return u->settings;
+}
+
+struct upstream *upstream_choose(struct upstream *const *upstreams, size_t n, const char *model)
+{
+    for (size_t i = 0; i < n; i++)
+        for (char *const *glob = upstreams[i]->settings->models; *glob; glob++)
+            if (fnmatch(*glob, model, 0) == 0)
+                return upstreams[i];
+    return NULL;
+}
+
+bool upstream_has_http_2(void)
+{
+    /* Before 8.4.0 a body that was cut can end as a success over HTTP/2. */
+    return curl_version_info(CURLVERSION_NOW)->version_num >= 0x080400;
+}
+
+/* Options that hold for every request to this server. */
+static CURL *easy_new(const struct config_upstream *s)
+{
+    CURL *easy = curl_easy_init();
+    int64_t connect_ms = s->connect_timeout_us / 1000;
+
+    if (!easy)
+        return NULL;
+    bool ok =
+        curl_easy_setopt(easy, CURLOPT_URL, s->url) == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_USERAGENT, "completiond/" COMPLETIOND_VERSION) == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+        /* "" keeps the environment's proxies out. */
+        curl_easy_setopt(easy, CURLOPT_PROXY, s->proxy ? s->proxy : "") == CURLE_OK &&
+        (!s->unix_path ||
+         curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, s->unix_path) == CURLE_OK) &&
+        (!s->ca_file || curl_easy_setopt(easy, CURLOPT_CAINFO, s->ca_file) == CURLE_OK);
+    if (!ok) {
+        curl_easy_cleanup(easy);
+        return NULL;
+    }
+
+    long version = CURL_HTTP_VERSION_1_1;
+    if (s->http_version == CONFIG_HTTP_2 && upstream_has_http_2())
+        version = strncmp(s->url, "https:", 6) == 0 ? CURL_HTTP_VERSION_2TLS
+                                                    : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
+    const struct {
+        CURLoption option;
+        long value;
+    } options[] = {
+        {CURLOPT_POST, 1},
+        {CURLOPT_NOSIGNAL, 1},
+        {CURLOPT_NOPROGRESS, 1},
+        {CURLOPT_FOLLOWLOCATION, 0},
+        {CURLOPT_PATH_AS_IS, 1},
+        {CURLOPT_HTTP_VERSION, version},
+        /* 0 would be libcurl's own five minutes. */
+        {CURLOPT_CONNECTTIMEOUT_MS, connect_ms < 1           ? 1
+                                    : connect_ms > INT32_MAX ? INT32_MAX
+                                                             : (long)connect_ms},
+        /* Else a cancelled look-up of a name blocks the loop until the resolver gives up. */
+        {CURLOPT_QUICK_EXIT, 1},
+        /* libcurl before 8.8.0 frees twice in this cache when memory runs out. */
+        {CURLOPT_SSL_SESSIONID_CACHE, 0},
+        /* Well below what load balancers keep; a request on a connection that they have dropped
+         * would hang. */
+        {CURLOPT_MAXAGE_CONN, 25},
+        {CURLOPT_MAXLIFETIME_CONN, 600},
+        {CURLOPT_TCP_KEEPALIVE, 1},
+        {CURLOPT_TCP_KEEPIDLE, 30},
+        {CURLOPT_TCP_KEEPINTVL, 10},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        curl_easy_setopt(easy, options[i].option, options[i].value);
+    return easy;
+}
+
+CURL *upstream_take_easy(struct upstream *u)
+{
+    return u->n_idle > 0 ? u->idle[--u->n_idle] : easy_new(u->settings);
+}
+
+void upstream_give_easy(struct upstream *u, CURL *easy)
+{
+    if (u->n_idle < sizeof u->idle / sizeof *u->idle)
+        u->idle[u->n_idle++] = easy;
+    else
+        curl_easy_cleanup(easy);
+}

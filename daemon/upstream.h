@@ -1,0 +1,109 @@
+/*
+ * A configured server, and one HTTP exchange with it (a transfer), on libcurl. Knows nothing of
+ * protobuf, gRPC or JSON.
+ *
+ * A transfer belongs to whoever started it until it ends: exactly one of `done`, upstream_cancel()
+ * or upstream_finish() is its last. Callbacks of `struct transfer_handler` may come from inside
+ * libcurl; all upstream_*() functions may be called from them. libcurl's facts that shape this file
+ * are noted beside the options in upstream.c.
+ */
+#ifndef UPSTREAM_H
+#define UPSTREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../proto/buffer.h"
+
+struct config;
+struct config_upstream;
+struct secret;
+struct transfer;
+struct upstream;
+struct worker;
+
+/* Keeps a reference to the configuration. 0 or -ENOMEM. */
+int upstream_new(struct worker *worker, struct config *config,
+                 const struct config_upstream *settings, struct upstream **ret);
+struct upstream *upstream_ref(struct upstream *u);
+/* Takes NULL; returns NULL. */
+struct upstream *upstream_unref(struct upstream *u);
+
+const struct config_upstream *upstream_settings(const struct upstream *u);
+
+/* The first one whose globs match the model; NULL if there is none. */
+struct upstream *upstream_choose(struct upstream *const *upstreams, size_t n, const char *model);
+
+/* The head of a response. Texts are printable ASCII, cut to their size, "" if absent. */
+struct transfer_head {
+    int status;
+    bool is_event_stream;   /* content-type text/event-stream */
+    bool is_encoded;        /* a content-encoding that nobody asked for */
+    char request_id[128];   /* x-request-id, apim-request-id, x-generation-id */
+    int64_t retry_after_ms; /* retry-after-ms or retry-after; -1: none */
+    char should_retry;      /* x-should-retry: 't', 'f' or 0 */
+    unsigned n_sent;        /* as in struct transfer_result, so far */
+};
+
+enum transfer_phase {
+    TRANSFER_RESOLVE,
+    TRANSFER_CONNECT,
+    TRANSFER_TLS,
+    TRANSFER_SEND,
+    TRANSFER_HEADERS,
+    TRANSFER_BODY,
+};
+
+enum transfer_outcome {
+    TRANSFER_COMPLETE,           /* the response is whole, as far as HTTP can tell */
+    TRANSFER_UNREACHABLE,        /* no connection; nothing was sent */
+    TRANSFER_TLS_REFUSED,        /* the server's certificate or protocol was not accepted */
+    TRANSFER_BROKEN,             /* the connection broke, or spoke something else than HTTP */
+    TRANSFER_CONNECT_TIMEOUT,    /* connect_timeout */
+    TRANSFER_FIRST_BYTE_TIMEOUT, /* first_byte_timeout */
+    TRANSFER_IDLE_TIMEOUT,       /* idle_timeout */
+    TRANSFER_OUT_OF_MEMORY,
+};
+
+struct transfer_result {
+    enum transfer_outcome outcome;
+    enum transfer_phase phase; /* how far it came */
+    unsigned n_sent;           /* how often the request went out: libcurl sends it again when a
+                                * reused connection turns out to be dead */
+    const char *reason;        /* libcurl's words, "" if there is nothing to say; static */
+};
+
+struct transfer_handler {
+    /* The head of the final response. */
+    void (*head)(void *user, const struct transfer_head *head);
+    /* A piece of the body. */
+    void (*data)(void *user, const uint8_t *data, size_t len);
+    /* The end. Outside libcurl. The transfer is gone. */
+    void (*done)(void *user, const struct transfer_result *result);
+};
+
+/*
+ * POSTs the body, whose bytes the transfer takes over (the buffer is empty afterwards; on failure
+ * it is untouched): libcurl may need them again until the very end. key overrides the configured
+ * one (NULL: the configured one) and is copied. stream: an event stream is expected. 0 or -ENOMEM.
+ */
+int upstream_start(struct upstream *u, struct buffer *body, const char *key, bool stream,
+                   const struct transfer_handler *handler, void *user, struct transfer **ret);
+
+/* No data until it is resumed; at most one more piece (16 KiB) arrives first. The idle timer rests
+ * meanwhile. Both may be called in any state. */
+void upstream_pause(struct transfer *t);
+void upstream_resume(struct transfer *t);
+
+/* Ends the transfer and closes its connection at the end of this turn. No callback any more. */
+void upstream_cancel(struct transfer *t);
+
+/* How far it has come. */
+enum transfer_phase upstream_phase(const struct transfer *t);
+
+/* The caller has all it wants: no callback any more, but the connection is given a moment to come
+ * to the end of its response, so that it can be used again. */
+void upstream_finish(struct transfer *t);
+
+#endif

@@ -1,0 +1,34 @@
+/* What upstream.c (servers) and transfer.c (exchanges) share, and nobody else sees. */
+#ifndef UPSTREAM_INTERNAL_H
+#define UPSTREAM_INTERNAL_H
+
+#include <curl/curl.h>
+
+#include "upstream.h"
+
+enum { IDLE_HANDLES = 64 };
+
+struct upstream {
+    unsigned n_refs;
+    struct worker *worker;
+    struct config *config; /* a reference, which keeps settings */
+    const struct config_upstream *settings;
+    struct curl_slist *headers_unary, *headers_stream;
+    CURL *idle[IDLE_HANDLES]; /* with all options of this server set */
+    size_t n_idle;
+};
+
+/* The headers of a request; the list may hold a key, and is wiped when it is freed. 0 or -ENOMEM.
+ */
+int upstream_headers_new(const struct config_upstream *settings, const char *key, bool stream,
+                         struct curl_slist **ret);
+struct curl_slist *upstream_headers_free(struct curl_slist *list);
+
+/* A handle with this server's options; NULL: out of memory. Given back when its transfer is over
+ * and it is in no multi handle. */
+CURL *upstream_take_easy(struct upstream *u);
+void upstream_give_easy(struct upstream *u, CURL *easy);
+
+bool upstream_has_http_2(void);
+
+#endif

@@ -1,0 +1,71 @@
+/*
+ * One event loop and everything that hangs off it. No module keeps state of its own outside a
+ * worker, so that N workers would be N of these.
+ *
+ * Work that must not be done inside a callback of libevent, nghttp2 or libcurl - freeing, writing,
+ * resuming - is deferred to the end of the loop's turn, when none of them is on the stack.
+ */
+#ifndef WORKER_H
+#define WORKER_H
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+
+/* Something to be done at the end of the turn; embedded in what it is about. */
+struct task {
+    STAILQ_ENTRY(task) next;
+    void (*run)(struct task *task);
+    bool queued;
+};
+
+struct config;
+struct log;
+struct multi;
+struct server;
+struct upstream;
+
+struct worker {
+    struct event_base *base;
+    struct log *log;
+    struct config *config;       /* a reference */
+    struct multi *multi;         /* libcurl on this loop */
+    struct upstream **upstreams; /* references, in the order of the configuration's */
+    size_t n_upstreams;
+    struct server *server;
+    bool draining;
+    bool stop;
+    STAILQ_HEAD(, task) tasks;
+};
+
+/* 0 or -ENOMEM. The log is not owned. */
+int worker_init(struct worker *w, struct log *log);
+void worker_done(struct worker *w);
+
+/* Takes over the configuration (a new reference) for all calls from now on. 0, or -ENOMEM and the
+ * old one stays. */
+int worker_configure(struct worker *w, struct config *config);
+
+/* Runs task->run(task) at the end of this turn, once, however often it is asked for. A task may
+ * free what it is embedded in. */
+void worker_defer(struct worker *w, struct task *task);
+
+/* Takes back a task that has not run yet. */
+void worker_cancel(struct worker *w, struct task *task);
+
+/* Runs the loop until w->stop. 0, or -EIO if the loop itself failed. */
+int worker_run(struct worker *w);
+
+/* CLOCK_MONOTONIC in microseconds. */
+int64_t worker_now_us(void);
+
+/* Arms a timer that was made by evtimer_assign(); negative microseconds count as 0. 0 or -ENOMEM.
+ */
+int worker_arm(struct event *timer, int64_t in_us);
+
+#endif
