@@ -6,9 +6,9 @@
  * given back to the server's flow control window. So a reader that stops reading stops the server,
  * and a call holds at most window_bytes plus one message.
  *
- * The only callback is `ready`, a hint that a call has something new; it runs inside
- * grpc_client_session_receive() or _free(), and may call any grpc_client_call_*() function but
- * _free().
+ * The only callback is `ready`, a hint that a call has something new; it runs inside any
+ * grpc_client_session_*() function that takes the session, and may call any grpc_client_call_*()
+ * function but _free().
  */
 #ifndef GRPC_CLIENT_H
 #define GRPC_CLIENT_H
@@ -40,7 +40,8 @@ int grpc_client_session_new(const struct grpc_client_options *options,
  * and can still be read and must still be freed. Takes NULL; returns NULL. */
 struct grpc_client_session *grpc_client_session_free(struct grpc_client_session *s);
 
-/* Bytes from the server. 0, or negative: close (-EPROTO, -ENOMEM); then call _closed(). */
+/* Bytes from the server. 0, or negative: close (-EPROTO, -ENOMEM). All calls have ended then, with
+ * a text that says what is wrong with the server. */
 int grpc_client_session_receive(struct grpc_client_session *s, const uint8_t *data, size_t len);
 
 /* The connection is gone: ends all calls that have not ended with UNAVAILABLE and this text. */
@@ -56,7 +57,7 @@ struct buffer *grpc_client_session_output(struct grpc_client_session *s);
 bool grpc_client_session_is_open(const struct grpc_client_session *s);
 
 struct grpc_client_metadata {
-    const char *key, *value; /* lower-case key; value printable ASCII */
+    const char *key, *value; /* lower-case key, none of gRPC's own; value printable ASCII */
     bool secret;             /* kept out of the header compression's tables */
 };
 
@@ -64,12 +65,12 @@ struct grpc_client_start {
     const char *path;   /* "/completion.v1.Completions/Create" */
     int64_t timeout_us; /* sent as grpc-timeout; negative: none. The caller keeps the clock. */
     const struct grpc_client_metadata *metadata;
-    size_t n_metadata;
+    size_t n_metadata; /* at most 16 */
     void *user;
 };
 
-/* Starts a call with its one request message, which is copied. 0, -ENOMEM, -EINVAL (metadata), or
- * -EPIPE if the session is not open. */
+/* Starts a call with its one request message, which is copied. 0, -ENOMEM, -EINVAL (path or
+ * metadata), or -EPIPE if the session is not open. */
 int grpc_client_call_new(struct grpc_client_session *s, const struct grpc_client_start *start,
                          const void *message, size_t len, struct grpc_client_call **ret);
 

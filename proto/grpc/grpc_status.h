@@ -35,6 +35,9 @@ enum grpc_status {
 /* "INVALID_ARGUMENT"; "UNKNOWN" for numbers that are no status. */
 const char *grpc_status_name(int status);
 
+/* "application/grpc", with or without "+proto" and parameters. */
+bool grpc_content_type_is_grpc(const void *text, size_t len);
+
 /* Longest grpc-message before encoding: clients limit all trailers to 8 KiB, and details go along.
  */
 enum { GRPC_MESSAGE_MAX = 1024 };
