@@ -131,7 +131,8 @@ static bool reply_with(struct call *call, const uint8_t *json, size_t len, bool 
     enum translate_kind kind =
         translate_response(json, len, whole, call->keep_obfuscation, &call->progress, reply, &why);
 
-    if (kind == TRANSLATE_COMPLETION) {
+    /* Without memory the kind says nothing; ending the reply fails the call then. */
+    if (kind == TRANSLATE_COMPLETION || reply->error) {
         call_reply_end(call);
         return call->state != CALL_FINISHED;
     }

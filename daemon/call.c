@@ -13,7 +13,7 @@ enum {
     BODY_MAX_BYTES = 32 << 20,
     EVENT_MAX_BYTES = 16 << 20,
     /* Clients accept 8 KiB of trailers, with base64 and percent signs. */
-    DETAIL_MESSAGE_MAX_BYTES = 2048,
+    DETAIL_MESSAGE_MAX_BYTES = 1024,
     DETAIL_WORD_MAX_BYTES = 128,
 };
 
