@@ -233,6 +233,24 @@ static int handle_key(void *user, const char *section, const char *name, const c
     return key->set(p, name, value, (char *)object + key->offset) == 0;
 }
 
+/* inih tells of sections only through their keys; one without keys counts too, and so do its
+ * mistakes. */
+static int read_section(struct parse *p, const char *line)
+{
+    char name[50]; /* as much as inih keeps */
+    size_t len = strcspn(line, "]");
+    const struct key *keys;
+    void *object;
+
+    if (*line != '[' || line[len] != ']')
+        return 0;
+    if (--len >= sizeof name)
+        return parse_fail(p, "the section's name is longer than %zu characters", sizeof name - 1);
+    memcpy(name, line + 1, len);
+    name[len] = '\0';
+    return section_find(p, name, &object, &keys);
+}
+
 /* inih's line reader, so that the number of the line is known where a value is looked at, and a
  * line that inih would cut is refused instead. */
 static char *read_line(char *text, int size, void *user)
@@ -250,12 +268,7 @@ static char *read_line(char *text, int size, void *user)
                    size - 2);
         return NULL;
     }
-    /* inih keeps 49 characters of a section's name. */
-    if (text[strspn(text, " \t")] == '[' && strcspn(text, "]") - strspn(text, " \t") > 49) {
-        parse_fail(p, "the section's name is longer than 48 characters");
-        return NULL;
-    }
-    return text;
+    return read_section(p, text + strspn(text, " \t")) < 0 ? NULL : text;
 }
 
 static int parse_file(struct config *c, const char *path, struct config_error *error)
