@@ -9,6 +9,7 @@
  * around it allowed), as the first data line of an event, ends the stream as soon as its line ends,
  * or at the end of the input; what follows is ignored.
  *
+ * An event is handed out as soon as its blank line has come; nothing is read ahead of the callback.
  * An event whose single data line came in one piece is handed out in place, without a copy.
  */
 #ifndef SSE_H
@@ -21,14 +22,19 @@
 #include "../proto/buffer.h"
 
 struct sse_parser {
-    struct buffer line; /* a line that has not ended yet */
-    struct buffer data; /* data lines of an event that has not ended yet */
+    struct buffer line;      /* a line that has not ended yet */
+    struct buffer data;      /* data lines of an event that has not ended yet ... */
+    const uint8_t *in_place; /* ... or the only one of them, within the piece that is being fed */
+    size_t in_place_len;
     size_t max_event_bytes;
+    int error;
     uint8_t n_bom; /* bytes of a BOM seen at the beginning */
-    bool at_start, after_cr, has_data, done;
+    bool at_start, after_cr, has_data;
+    bool done;    /* [DONE] */
+    bool stopped; /* the callback said so */
 };
 
-/* Events (and lines) of more than max_event_bytes are refused. */
+/* Events (and lines, "data: " not counted) of more than max_event_bytes are refused. */
 void sse_parser_init(struct sse_parser *p, size_t max_event_bytes);
 void sse_parser_done(struct sse_parser *p);
 
@@ -36,7 +42,8 @@ void sse_parser_done(struct sse_parser *p);
  * the input is ignored, as after [DONE]. */
 typedef bool (*sse_event_fn)(void *user, const uint8_t *data, size_t len);
 
-/* 0, or -EMSGSIZE (event too long) or -ENOMEM; after an error nothing is parsed any more. */
+/* 0, or -EMSGSIZE (event too long) or -ENOMEM; after an error nothing is parsed any more, and every
+ * call returns it again. */
 int sse_parser_feed(struct sse_parser *p, const uint8_t *data, size_t len, sse_event_fn event,
                     void *user);
 
