@@ -1,0 +1,70 @@
+/*
+ * A completiond of a test's own: its directory, configuration, socket, log and process. Readiness
+ * is what it says on NOTIFY_SOCKET. Owned by the test's thread; failures fail the test.
+ *
+ * A daemon that found a sanitizer's report on its way fails the test when it is stopped.
+ */
+#ifndef DAEMON_H
+#define DAEMON_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "directory.h"
+
+struct daemon {
+    struct directory directory;
+    char socket[96], config[96], log[96];
+    pid_t pid; /* 0: not running */
+    int pidfd, notify;
+    char notification[1024]; /* the last one */
+};
+
+/* How to start it. Lists are NULL-terminated, and may be NULL. */
+struct daemon_options {
+    const char *const *arguments;   /* behind --config FILE */
+    const char *const *environment; /* NAME=value, added to a clean one */
+    int listen_fd;                  /* passed as systemd does, if above 0 */
+    bool no_config;                 /* leave --config out */
+    bool no_listen;                 /* leave --listen out */
+    bool no_notify;                 /* leave NOTIFY_SOCKET out: nothing can be awaited */
+};
+
+/* Makes the directory; nothing is started. config may be NULL, to be written later. */
+void daemon_init(struct daemon *d, const char *config);
+void daemon_configure(struct daemon *d, const char *config);
+
+/* Starts it; options may be NULL. Does not wait. */
+void daemon_spawn(struct daemon *d, const struct daemon_options *options);
+
+/* daemon_spawn(), and waits until it is ready. */
+void daemon_start(struct daemon *d, const struct daemon_options *options);
+
+/* Waits for a notification that has this line, "READY=1". */
+void daemon_await(struct daemon *d, const char *line);
+
+void daemon_signal(const struct daemon *d, int number);
+
+/* Waits for its end; returns what waitpid() says of it. */
+int daemon_wait(struct daemon *d);
+
+/* Asserts that it was ended by exit() with this status, and left no report of a sanitizer. */
+void daemon_wait_exit(struct daemon *d, int status);
+
+/* SIGTERM, and daemon_wait_exit() with 0. */
+void daemon_stop(struct daemon *d);
+
+/* What it wrote to stderr and stdout, to be freed. */
+char *daemon_log(const struct daemon *d);
+void daemon_assert_logged(const struct daemon *d, const char *text);
+void daemon_assert_not_logged(const struct daemon *d, const char *text);
+
+/* How many descriptors it has open; -1 if that can't be seen. */
+int daemon_n_descriptors(const struct daemon *d);
+/* Resident memory in KiB; -1 if that can't be seen. */
+long daemon_rss_kib(const struct daemon *d);
+
+/* Frees everything. One that still runs is killed and its log shown: the test has failed. */
+void daemon_done(struct daemon *d);
+
+#endif
