@@ -28,7 +28,7 @@ struct fake {
     int fd;
     char base_url[160];
     fake_handler handler;
-    void *user;
+    const void *user;
     pthread_t accepter;
 
     pthread_mutex_t lock; /* over all that follows, and the sessions' descriptors */
@@ -359,7 +359,7 @@ static void listen_on_tcp(struct fake *f)
     snprintf(f->base_url, sizeof f->base_url, "http://127.0.0.1:%u/v1", ntohs(address.sin_port));
 }
 
-struct fake *fake_new(const char *unix_path, fake_handler handler, void *user)
+struct fake *fake_new(const char *unix_path, fake_handler handler, const void *user)
 {
     struct fake *f = calloc(1, sizeof *f);
     pthread_condattr_t attributes;

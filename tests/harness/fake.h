@@ -22,6 +22,7 @@ enum fake_mark {
     FAKE_ACCEPTED,  /* a connection */
     FAKE_REQUESTED, /* a whole request has been read */
     FAKE_CLOSED,    /* the other side was seen to close */
+    FAKE_STALLED,   /* for a handler: nobody takes what it writes */
     FAKE_STEP,      /* for a handler, to tell the test */
     FAKE_GO,        /* for the test, to tell a handler */
     FAKE_N_MARKS
@@ -29,7 +30,7 @@ enum fake_mark {
 
 struct fake_connection {
     struct fake *fake;
-    void *user;          /* as given to fake_new() */
+    const void *user;    /* as given to fake_new() */
     int fd;              /* -1: closed */
     unsigned number;     /* in the order of accepting, from 1 */
     unsigned n_requests; /* on this connection */
@@ -41,7 +42,7 @@ typedef void (*fake_handler)(struct fake_connection *c);
 
 /* Listens at once. unix_path NULL: on 127.0.0.1, on a port that was free. Failures fail the test.
  */
-struct fake *fake_new(const char *unix_path, fake_handler handler, void *user);
+struct fake *fake_new(const char *unix_path, fake_handler handler, const void *user);
 
 /* Ends all connections and waits for their handlers, whatever they wait for. Takes NULL; returns
  * NULL. */

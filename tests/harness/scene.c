@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void scene_prepare(struct scene *s, fake_handler handler, void *user, const char *settings)
+void scene_prepare(struct scene *s, fake_handler handler, const void *user, const char *settings)
 {
     char *config;
 
@@ -20,7 +20,7 @@ void scene_prepare(struct scene *s, fake_handler handler, void *user, const char
     free(config);
 }
 
-void scene_start(struct scene *s, fake_handler handler, void *user, const char *settings)
+void scene_start(struct scene *s, fake_handler handler, const void *user, const char *settings)
 {
     scene_prepare(s, handler, user, settings);
     daemon_start(&s->daemon, NULL);

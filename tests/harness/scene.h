@@ -26,9 +26,9 @@ struct scene {
  * other sections; NULL: none. A `base_url` in it holds instead of the fake's, a `credential_file`
  * instead of one with SCENE_KEY.
  */
-void scene_start(struct scene *s, fake_handler handler, void *user, const char *settings);
+void scene_start(struct scene *s, fake_handler handler, const void *user, const char *settings);
 /* The same in steps: what scene_start() would write, without starting the daemon. */
-void scene_prepare(struct scene *s, fake_handler handler, void *user, const char *settings);
+void scene_prepare(struct scene *s, fake_handler handler, const void *user, const char *settings);
 
 /* Stops the daemon, which must have survived all of it. */
 void scene_stop(struct scene *s);

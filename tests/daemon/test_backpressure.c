@@ -1,0 +1,220 @@
+/*
+ * Callers that read slowly or not at all: their own transfer is paused, nobody else's is, and what
+ * the daemon holds for them is bounded.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "scene.h"
+
+/* More than a kernel and a daemon together want to hold, and what they may hold at most. */
+enum { N_EVENTS = 6000, TEXT_BYTES = 4096, HELD_MAX_EVENTS = 3600, QUIET_MS = 1000 };
+
+/* ---- Upstream ---- */
+
+static void fill_event(char *event, size_t size, int i)
+{
+    char text[TEXT_BYTES + 1], json[TEXT_BYTES + 256];
+
+    memset(text, 'x', TEXT_BYTES);
+    text[TEXT_BYTES] = '\0';
+    memcpy(text + snprintf(text, sizeof text, "%07d", i), ":", 1);
+    snprintf(json, sizeof json, FAKE_PART("%s"), text);
+    snprintf(event, size, "%zx\r\ndata: %s\n\n\r\n", strlen(json) + 8, json);
+}
+
+/* A long answer; FAKE_STEP for each event that is taken, FAKE_STALLED once if one is not. */
+static void pour(struct fake_connection *c)
+{
+    char event[TEXT_BYTES + 512];
+
+    if (!fake_read_request(c) || !fake_stream_begin(c))
+        return;
+    for (int i = 0, quiet_ms = QUIET_MS; i < N_EVENTS; i++) {
+        fill_event(event, sizeof event, i);
+        size_t len = strlen(event), done = fake_write_some(c, event, len, quiet_ms);
+        if (done < len) {
+            fake_mark(c->fake, FAKE_STALLED);
+            quiet_ms = HARNESS_TIMEOUT_MS;
+            if (!fake_write(c, event + done, len - done))
+                return;
+        }
+        fake_mark(c->fake, FAKE_STEP);
+    }
+    if (fake_event(c, "[DONE]") && fake_stream_end(c))
+        fake_wait_for_close(c);
+}
+
+static void serve(struct fake_connection *c)
+{
+    while (fake_read_request(c) && fake_answer(c, 200, "application/json", "", FAKE_LAST("quick")))
+        ;
+}
+
+static void pour_or_serve(struct fake_connection *c)
+{
+    if (c->number == 1)
+        pour(c);
+    else
+        serve(c);
+}
+
+/* ---- Caller ---- */
+
+static void expect_quick_answers(struct rpc *r)
+{
+    rpc_request request = rpc_request_new("m", "quick");
+    struct rpc_result result;
+
+    for (int i = 0; i < 20; i++) {
+        rpc_call(r, RPC_CREATE, &request, &result);
+        rpc_assert_ok(&result, "quick");
+        rpc_result_done(&result);
+    }
+}
+
+static void await_stall(struct scene *s)
+{
+    if (!fake_await(s->fake, FAKE_STALLED, 1))
+        fail_msg("the upstream is never made to wait: %u events taken",
+                 fake_count(s->fake, FAKE_STEP));
+    print_message("%u of %d events were taken\n", fake_count(s->fake, FAKE_STEP), N_EVENTS);
+    assert_in_range(fake_count(s->fake, FAKE_STEP), 1, HELD_MAX_EVENTS);
+}
+
+/* The rest of the stream: all of it, in order, each once. */
+static void expect_all(struct rpc *r, struct grpc_client_call *call)
+{
+    Completion__V1__Completion *completion;
+    int n = 0;
+
+    while ((completion = rpc_next(r, call))) {
+        assert_int_equal(completion->n_choices, 1);
+        assert_int_equal(completion->choices[0]->text.len, TEXT_BYTES);
+        assert_int_equal(strtol((char *)completion->choices[0]->text.data, NULL, 10), n++);
+        rpc_completion_free(completion);
+    }
+    assert_int_equal(grpc_client_call_status(call), GRPC_OK);
+    assert_int_equal(n, N_EVENTS);
+    grpc_client_call_free(call);
+}
+
+/* Ticks of the CPU that the daemon has used. */
+static long cpu_ticks(const struct daemon *d)
+{
+    char path[64];
+    unsigned long user = 0, system = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)d->pid);
+    char *text = directory_read(path);
+    const char *p = strrchr(text, ')');
+    if (!p ||
+        sscanf(p, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+        fail_msg("/proc tells nothing of the daemon");
+    free(text);
+    return (long)(user + system);
+}
+
+/* ---- Tests ---- */
+
+static void test_slow_reader_pauses_only_its_own_call(void **state)
+{
+    struct scene *s = *state;
+    rpc_request request = rpc_request_new("m", "p");
+    struct rpc other;
+
+    scene_start(s, pour_or_serve, NULL, NULL);
+    struct grpc_client_call *slow = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
+    assert_true(fake_await(s->fake, FAKE_REQUESTED, 1));
+    await_stall(s);
+
+    /* On the same connection, and on another one. */
+    expect_quick_answers(&s->rpc);
+    rpc_connect(&other, s->daemon.socket);
+    expect_quick_answers(&other);
+    rpc_close(&other);
+    assert_in_range(fake_count(s->fake, FAKE_STEP), 1, HELD_MAX_EVENTS);
+
+    expect_all(&s->rpc, slow);
+    scene_stop(s);
+}
+
+static void test_reader_that_reads_nothing_blocks_nobody_else(void **state)
+{
+    struct scene *s = *state;
+    rpc_request request = rpc_request_new("m", "p");
+    struct rpc deaf;
+
+    scene_start(s, pour_or_serve, NULL, NULL);
+    rpc_connect(&deaf, s->daemon.socket);
+    struct grpc_client_call *call = rpc_start(&deaf, RPC_CREATE_STREAM, &request, -1);
+    await_stall(s);
+    expect_quick_answers(&s->rpc);
+    expect_all(&deaf, call);
+    rpc_close(&deaf);
+    scene_stop(s);
+}
+
+static void test_pause_is_no_silence_of_the_upstream(void **state)
+{
+    struct scene *s = *state;
+    rpc_request request = rpc_request_new("m", "p");
+
+    /* The upstream is made to wait for longer than that. */
+    scene_start(s, pour_or_serve, NULL, "idle_timeout = 500ms\n");
+    struct grpc_client_call *slow = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
+    await_stall(s);
+    expect_all(&s->rpc, slow);
+    scene_stop(s);
+}
+
+static void test_paused_call_costs_no_cpu(void **state)
+{
+    struct scene *s = *state;
+    rpc_request request = rpc_request_new("m", "p");
+
+    scene_start(s, pour_or_serve, NULL, NULL);
+    struct grpc_client_call *slow = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
+    await_stall(s);
+    long before = cpu_ticks(&s->daemon);
+    struct timespec second = {.tv_sec = 1};
+    nanosleep(&second, NULL);
+    long used = cpu_ticks(&s->daemon) - before;
+    if (used * 20 > sysconf(_SC_CLK_TCK))
+        fail_msg("%ld ticks in a second of doing nothing", used);
+    grpc_client_call_free(slow);
+    scene_stop(s);
+}
+
+static void test_many_slow_readers(void **state)
+{
+    enum { N = 8 };
+    struct scene *s = *state;
+    rpc_request request = rpc_request_new("m", "p");
+    struct grpc_client_call *calls[N];
+
+    scene_start(s, pour, NULL, NULL);
+    for (int i = 0; i < N; i++)
+        calls[i] = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
+    assert_true(fake_await(s->fake, FAKE_STALLED, N));
+    assert_in_range(fake_count(s->fake, FAKE_STEP), 1, N * HELD_MAX_EVENTS);
+    for (int i = 0; i < N; i++)
+        expect_all(&s->rpc, calls[i]);
+    scene_stop(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        scene_test(test_slow_reader_pauses_only_its_own_call),
+        scene_test(test_reader_that_reads_nothing_blocks_nobody_else),
+        scene_test(test_pause_is_no_silence_of_the_upstream),
+        scene_test(test_paused_call_costs_no_cpu),
+        scene_test(test_many_slow_readers),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
