@@ -88,7 +88,8 @@ static void read_events(struct direct_slot *s, const char *data, size_t n)
         data += len + 1;
         n -= len + 1;
     }
-    keep(s, data, n);
+    if (n > 0)
+        keep(s, data, n);
 }
 
 static size_t on_data(char *data, size_t size, size_t n, void *user)
