@@ -246,7 +246,7 @@ static void test_model_chooses_the_upstream(void **state)
     request.model = rpc_text("davinci");
     rpc_call(&s->rpc, RPC_CREATE, &request, &result);
     rpc_assert_failed(&result, GRPC_NOT_FOUND, NULL);
-    rpc_assert_said(&result, "davinci");
+    rpc_assert_said(&result, "no upstream in the daemon's configuration serves this model");
     rpc_result_done(&result);
     scene_stop(s);
     fake_free(other);

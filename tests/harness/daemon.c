@@ -197,7 +197,7 @@ void daemon_wait_exit(struct daemon *d, int expected)
 
     if (!WIFEXITED(status) || WEXITSTATUS(status) != expected) {
         char *log = daemon_log(d);
-        print_error("%s", log);
+        fputs(log, stderr);
         free(log);
         if (WIFEXITED(status))
             fail_msg("the daemon exited with %d, not %d", WEXITSTATUS(status), expected);
@@ -226,7 +226,7 @@ static void check_log(const struct daemon *d, const char *text, bool expected)
     bool found = strstr(log, text) != NULL;
 
     if (found != expected)
-        print_error("%s", log);
+        fputs(log, stderr);
     free(log);
     if (found != expected)
         fail_msg("the log %s \"%s\"", expected ? "lacks" : "has", text);
@@ -275,7 +275,7 @@ void daemon_done(struct daemon *d)
 {
     if (d->pid > 0) {
         char *log = daemon_log(d);
-        print_error("the daemon's log:\n%s", log);
+        fprintf(stderr, "the daemon's log:\n%s", log);
         free(log);
         kill(d->pid, SIGKILL);
         waitpid(d->pid, NULL, 0);

@@ -140,7 +140,8 @@ static char *take_text(struct fake_connection *c, size_t len)
 
     if (!text)
         return NULL;
-    memcpy(text, buffer_bytes(&c->in), len);
+    if (len > 0)
+        memcpy(text, buffer_bytes(&c->in), len);
     text[len] = '\0';
     buffer_consume(&c->in, len);
     return text;
@@ -155,12 +156,13 @@ static size_t content_length(const char *head)
 
 bool fake_read_request(struct fake_connection *c)
 {
-    const char *end;
+    const char *end = NULL;
 
     free(c->head);
     free(c->body);
     c->head = c->body = NULL;
-    while (!(end = memmem(buffer_bytes(&c->in), buffer_length(&c->in), "\r\n\r\n", 4)))
+    while (buffer_length(&c->in) == 0 ||
+           !(end = memmem(buffer_bytes(&c->in), buffer_length(&c->in), "\r\n\r\n", 4)))
         if (!read_more(c))
             return false;
     c->head = take_text(c, (size_t)(end - (char *)buffer_bytes(&c->in)) + 4);
