@@ -120,10 +120,10 @@ static void start(struct call *call, const translate_request_message *request, c
 
 static void run_completions(struct call *call, const uint8_t *message, size_t len)
 {
-    struct unpacked unpacked;
+    ProtobufCMessage *unpacked;
     struct unpack_error error;
-    int r = unpack_message(&completion__v1__create_completion_request__descriptor, message, len,
-                           &unpacked, &error);
+    int r = unpack_message(UNPACK_REQUEST, &completion__v1__create_completion_request__descriptor,
+                           message, len, &unpacked, &error);
 
     if (r == -ENOMEM) {
         refuse_for_memory(call);
@@ -137,7 +137,7 @@ static void run_completions(struct call *call, const uint8_t *message, size_t le
         return;
     }
 
-    const translate_request_message *request = (translate_request_message *)unpacked.message;
+    const translate_request_message *request = (translate_request_message *)unpacked;
     char *model = strndup(request->has_model ? (char *)request->model.data : "",
                           request->has_model ? request->model.len : 0);
     if (model)
@@ -145,7 +145,7 @@ static void run_completions(struct call *call, const uint8_t *message, size_t le
     else
         refuse_for_memory(call);
     free(model);
-    unpacked_done(&unpacked);
+    unpack_free(unpacked);
 }
 
 static void run_create(struct call *call, const uint8_t *message, size_t len)

@@ -3,14 +3,14 @@
  *
  * protobuf-c by itself takes bad UTF-8, NUL, NaN, unknown enum values and a 63-bit number in an
  * int32 field, and makes 80 MB of 1 MiB of empty sub-messages. So the bytes are scanned against the
- * descriptor first, and then unpacked into one arena whose size is bounded beforehand.
+ * descriptor first, and then unpacked by an allocator with a budget.
  *
- * The scan refuses: truncated or malformed fields, groups, field number 0, a wire type that does
- * not fit the field, depth above 8, more than 16 unknown fields, strings that are not UTF-8 (every
- * bytes field counts as a string: the C bindings are generated from the .proto with `string`
- * replaced by `bytes`, because protobuf-c's strings end at the first NUL), an int32 or enum out of
- * 32 bits, an enum value that the descriptor does not have, a double that is NaN or infinite, and a
- * message that would take more than 4 times its length plus 64 KiB when unpacked.
+ * Refused: truncated or malformed fields, groups, field number 0, a wire type that does not fit the
+ * field, depth above 8, strings that are not UTF-8 (every bytes field counts as a string: the C
+ * bindings are generated from the .proto with `string` replaced by `bytes`, because protobuf-c's
+ * strings end at the first NUL), an int32 or enum out of 32 bits, a double that is NaN or infinite,
+ * and, as the kind says, unknown fields, unknown enum values, and messages that take too much
+ * memory.
  *
  * Where a oneof or a scalar is given twice, the last one holds, as everywhere in protobuf.
  */
@@ -26,17 +26,21 @@ struct unpack_error {
     char text[128]; /* what is wrong with it, without any of its bytes: "not valid UTF-8" */
 };
 
-/* An unpacked message and all memory that belongs to it. */
-struct unpacked {
-    ProtobufCMessage *message;
-    void *arena;
+enum unpack_kind {
+    /* From a caller: 16 unknown fields at most, no unknown enum value, and at most four times the
+     * message's length plus 64 KiB of memory while and after it is unpacked. */
+    UNPACK_REQUEST,
+    /* From a daemon, maybe a newer one: 4096 unknown fields, unknown enum values, and 32 times the
+     * length plus 64 KiB: what logprobs of many tokens need. */
+    UNPACK_REPLY,
 };
 
-/* 0, or -EBADMSG (ret_error is filled), or -ENOMEM. */
-int unpack_message(const ProtobufCMessageDescriptor *descriptor, const uint8_t *data, size_t len,
-                   struct unpacked *ret, struct unpack_error *ret_error);
+/* 0 and a message for unpack_free(); or -EBADMSG (ret_error is filled), or -ENOMEM. */
+int unpack_message(enum unpack_kind kind, const ProtobufCMessageDescriptor *descriptor,
+                   const uint8_t *data, size_t len, ProtobufCMessage **ret,
+                   struct unpack_error *ret_error);
 
-/* Takes an empty one too. */
-void unpacked_done(struct unpacked *u);
+/* Takes NULL. */
+void unpack_free(ProtobufCMessage *message);
 
 #endif

@@ -104,6 +104,9 @@ static inline void wire_end(struct buffer *b, size_t mark)
     memcpy(buffer_bytes(b) + mark - 1, prefix, n);
 }
 
+/* Reads the number at *p and moves *p behind it. False: cut short, or more than 64 bits. */
+bool wire_read_varint(const uint8_t **p, const uint8_t *end, uint64_t *ret);
+
 /* A field as read by wire_next(). */
 struct wire_field {
     uint32_t number;
