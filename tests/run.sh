@@ -49,6 +49,10 @@ if ! build asan; then
 fi
 
 say "running the tests"
+# A real server, where one lies beside the tree; see tests/daemon/test_llama.c.
+for folder in "$tree"/../*/llama-server; do
+  [ -f "$folder/start.sh" ] && export LLAMA_SERVER="${LLAMA_SERVER-$folder}"
+done
 # ctest's own log is shared by copies that run at once: each reads its output instead.
 CMOCKA_MESSAGE_OUTPUT=TAP ctest --test-dir build/asan -V -j "$jobs" --timeout 600 2>&1 </dev/null |
   tee "$scratch/ctest.log" |
