@@ -13,13 +13,14 @@
 #include "config.h"
 #include "policy.h"
 
-static char *only_a[] = {"a*", NULL};
+static char glob_a[] = "a*", *only_a[] = {glob_a, NULL};
+static char everyone_name[] = "*", group_name[] = "group:7", user_name[] = "user:1000";
 
-static struct config_policy everyone = {.kind = CONFIG_POLICY_EVERYONE, .name = "*"};
+static struct config_policy everyone = {.kind = CONFIG_POLICY_EVERYONE, .name = everyone_name};
 static struct config_policy group = {
-    .kind = CONFIG_POLICY_GROUP, .name = "group:7", .id = 7, .models = only_a};
+    .kind = CONFIG_POLICY_GROUP, .name = group_name, .id = 7, .models = only_a};
 static struct config_policy user = {
-    .kind = CONFIG_POLICY_USER, .name = "user:1000", .id = 1000, .allow_own_key = true};
+    .kind = CONFIG_POLICY_USER, .name = user_name, .id = 1000, .allow_own_key = true};
 
 static void the_most_specific_section_holds(void **state)
 {
