@@ -106,7 +106,7 @@ static void test_cut_at_every_byte(void **state)
         call(s, &result);
         if (cut < done)
             rpc_assert_failed(&result, GRPC_UNAVAILABLE,
-                              cut < sizeof CHUNKED - 1 ? "UPSTREAM_BROKEN" : "STREAM_TRUNCATED");
+                              cut < sizeof CHUNKED ? "UPSTREAM_BROKEN" : "STREAM_TRUNCATED");
         else if (cut > done)
             rpc_assert_ok(&result, NULL);
         assert_int_equal(result.n_messages, n_events);
