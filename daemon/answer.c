@@ -236,9 +236,13 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
 
     switch (result->outcome) {
     case TRANSFER_COMPLETE:
-        reason = "STREAM_TRUNCATED";
-        what = "ended the stream without saying that the answer is whole";
-        break;
+        if (call->response != CALL_RESPONSE_NONE) {
+            reason = "STREAM_TRUNCATED";
+            what = "ended the stream without saying that the answer is whole";
+            break;
+        }
+        /* libcurl is content with a status line that nothing follows. */
+        /* fall through */
     case TRANSFER_BROKEN:
         reason = cut ? "STREAM_TRUNCATED" : "UPSTREAM_BROKEN";
         what = cut ? "broke off in the middle of the answer" : "broke off without an answer";

@@ -138,8 +138,10 @@ static void run_completions(struct call *call, const uint8_t *message, size_t le
     }
 
     const translate_request_message *request = (translate_request_message *)unpacked;
-    char *model = strndup(request->has_model ? (char *)request->model.data : "",
-                          request->has_model ? request->model.len : 0);
+    /* protobuf-c has no data where there are no bytes. */
+    char *model = request->has_model && request->model.len
+                      ? strndup((char *)request->model.data, request->model.len)
+                      : strdup("");
     if (model)
         start(call, request, model);
     else

@@ -24,6 +24,7 @@ enum transfer_state {
 };
 
 struct transfer {
+    LIST_ENTRY(transfer) next; /* while FINISHING: among the worker's */
     struct upstream *upstream; /* a reference */
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
@@ -39,6 +40,8 @@ struct transfer {
     size_t n_discarded;
     int64_t start_us, last_byte_us;
 };
+
+static int transfer_arm(struct transfer *t);
 
 static struct multi *transfer_multi(const struct transfer *t)
 {
@@ -69,6 +72,8 @@ static void run_release(struct task *task)
 
 static void transfer_end(struct transfer *t)
 {
+    if (t->state == TRANSFER_FINISHING)
+        LIST_REMOVE(t, next);
     t->state = TRANSFER_ENDED;
     t->handler = NULL;
     evtimer_del(&t->timer);
@@ -133,8 +138,13 @@ static void report_head(struct transfer *t)
     text[0] = '\0';
     copy_header(t->easy, "x-should-retry", text, sizeof text);
     head.should_retry = !strcmp(text, "true") ? 't' : !strcmp(text, "false") ? 'f' : 0;
+    if (t->state != TRANSFER_RUNNING)
+        return;
+    t->handler->head(t->user, &head);
+    /* From here on another limit holds, most often a nearer one. Without memory for that the one
+     * that was armed stays. */
     if (t->state == TRANSFER_RUNNING)
-        t->handler->head(t->user, &head);
+        (void)transfer_arm(t);
 }
 
 static size_t on_header(char *line, size_t size, size_t n, void *user)
@@ -389,4 +399,13 @@ void upstream_finish(struct transfer *t)
     t->pause = false;
     t->state = TRANSFER_FINISHING;
     t->handler = NULL;
+    LIST_INSERT_HEAD(&t->upstream->worker->finishing, t, next);
+}
+
+void upstream_cancel_finishing(struct worker *worker)
+{
+    struct transfer *t;
+
+    while ((t = LIST_FIRST(&worker->finishing)))
+        transfer_end(t);
 }

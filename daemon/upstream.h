@@ -106,4 +106,7 @@ enum transfer_phase upstream_phase(const struct transfer *t);
  * to the end of its response, so that it can be used again. */
 void upstream_finish(struct transfer *t);
 
+/* Cancels all transfers that upstream_finish() has left to themselves, because the worker ends. */
+void upstream_cancel_finishing(struct worker *worker);
+
 #endif

@@ -12,6 +12,7 @@ int worker_init(struct worker *w, struct log *log)
 {
     *w = (struct worker){.log = log};
     STAILQ_INIT(&w->tasks);
+    LIST_INIT(&w->finishing);
     w->base = event_base_new();
     if (!w->base)
         return -ENOMEM;
@@ -38,6 +39,7 @@ static void release_upstreams(struct upstream **upstreams, size_t n)
 
 void worker_done(struct worker *w)
 {
+    upstream_cancel_finishing(w);
     run_tasks(w);
     release_upstreams(w->upstreams, w->n_upstreams);
     multi_free(w->multi);

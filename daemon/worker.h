@@ -28,6 +28,7 @@ struct config;
 struct log;
 struct multi;
 struct server;
+struct transfer;
 struct upstream;
 
 struct worker {
@@ -38,6 +39,7 @@ struct worker {
     struct upstream **upstreams; /* references, in the order of the configuration's */
     size_t n_upstreams;
     struct server *server;
+    LIST_HEAD(, transfer) finishing; /* transfers that no call owns any more; upstream.h's */
     bool draining;
     bool stop;
     STAILQ_HEAD(, task) tasks;
