@@ -16,7 +16,7 @@ static bool answer(struct fake_connection *c)
     if (!strstr(c->body, "\"stream\":true"))
         return fake_answer(c, 200, "application/json", "", FAKE_LAST("whole"));
     return fake_stream_begin(c) && fake_event(c, FAKE_PART("a")) && fake_event(c, FAKE_PART("b")) &&
-           fake_event(c, FAKE_LAST("c")) && fake_event(c, "[DONE]") && fake_stream_end(c);
+           fake_event(c, FAKE_LAST("c")) && fake_stream_done(c);
 }
 
 static void serve(struct fake_connection *c)

@@ -44,7 +44,7 @@ static void pour(struct fake_connection *c)
         }
         fake_mark(c->fake, FAKE_STEP);
     }
-    if (fake_event(c, "[DONE]") && fake_stream_end(c))
+    if (fake_stream_done(c))
         fake_wait_for_close(c);
 }
 

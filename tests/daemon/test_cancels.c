@@ -363,7 +363,7 @@ static void tell_ten(struct fake_connection *c)
         for (int i = 0; i < 10; i++)
             if (!fake_event(c, FAKE_PART("a")))
                 return;
-        if (!fake_event(c, "[DONE]") || !fake_stream_end(c))
+        if (!fake_stream_done(c))
             return;
     }
 }

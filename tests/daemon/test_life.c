@@ -27,7 +27,7 @@ static void serve(struct fake_connection *c)
                 return;
         } else if (!fake_stream_begin(c) || !fake_event(c, FAKE_PART("a")) ||
                    !fake_await(c->fake, FAKE_GO, 1) || !fake_event(c, FAKE_LAST("b")) ||
-                   !fake_event(c, "[DONE]") || !fake_stream_end(c)) {
+                   !fake_stream_done(c)) {
             fake_mark(c->fake, FAKE_CLOSED);
             return;
         }

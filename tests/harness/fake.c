@@ -256,9 +256,9 @@ bool fake_event(struct fake_connection *c, const char *data)
     return fake_print(c, "%zx\r\ndata: %s\n\n\r\n", strlen(data) + 8, data);
 }
 
-bool fake_stream_end(struct fake_connection *c)
+bool fake_stream_done(struct fake_connection *c)
 {
-    return fake_print(c, "0\r\n\r\n");
+    return fake_print(c, "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
 }
 
 /* ---- Connections ---- */

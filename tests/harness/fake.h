@@ -81,11 +81,12 @@ size_t fake_write_some(struct fake_connection *c, const void *data, size_t len, 
 bool fake_answer(struct fake_connection *c, int status, const char *type, const char *headers,
                  const char *body);
 
-/* A chunked event stream: its head, events, and the last chunk. */
+/* A chunked event stream. */
 bool fake_stream_begin(struct fake_connection *c);
 bool fake_chunk(struct fake_connection *c, const void *data, size_t len);
 bool fake_event(struct fake_connection *c, const char *data);
-bool fake_stream_end(struct fake_connection *c);
+/* [DONE] and the last chunk at once: the connection is free before the caller knows of the end. */
+bool fake_stream_done(struct fake_connection *c);
 
 /* No more from here; the other direction stays. */
 void fake_shut_down(struct fake_connection *c);
