@@ -6,8 +6,5 @@ __asm__(".pushsection .rodata\n"
         ".hidden default_text\n"
         "default_text:\n"
         ".incbin \"" DEFAULT_TEXT_FILE "\"\n"
-        ".global default_text_end\n"
-        ".hidden default_text_end\n"
-        "default_text_end:\n"
         ".byte 0\n"
         ".popsection\n");

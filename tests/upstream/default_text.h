@@ -3,6 +3,6 @@
 #ifndef DEFAULT_TEXT_H
 #define DEFAULT_TEXT_H
 
-extern const char default_text[], default_text_end[];
+extern const char default_text[]; /* terminated */
 
 #endif

@@ -167,7 +167,8 @@ void answer_done(struct answer *a)
     *a = (struct answer){0};
 }
 
-static struct answer post(struct sandbox *s, const char *before, const char *members, va_list list)
+__attribute__((format(printf, 3, 0))) static struct answer
+post(struct sandbox *s, const char *before, const char *members, va_list list)
 {
     char *given, *body;
 

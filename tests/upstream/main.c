@@ -160,7 +160,7 @@ static char *read_file(const char *path, size_t *ret_len)
 static struct model *train(const struct options *o)
 {
     const char *text = default_text;
-    size_t len = (size_t)(default_text_end - default_text);
+    size_t len = strlen(default_text);
     char *file = NULL;
     struct model *model = NULL;
 

@@ -11,8 +11,7 @@
 
 static int make_model(void **state)
 {
-    return model_new(default_text, (size_t)(default_text_end - default_text),
-                     (struct model **)state);
+    return model_new(default_text, strlen(default_text), (struct model **)state);
 }
 
 static int free_model(void **state)
