@@ -1,0 +1,79 @@
+/* What the files of completionctl share. */
+#ifndef COMPLETIONCTL_H
+#define COMPLETIONCTL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "completion.h"
+
+/* Exit statuses; --help documents them. */
+enum {
+    EXIT_OK = 0,
+    EXIT_LOCAL = 1,       /* no memory, output can't be written */
+    EXIT_USAGE = 2,       /* wrong options */
+    EXIT_UNREACHABLE = 3, /* no daemon, or not allowed to connect */
+    EXIT_REFUSED = 4,     /* the request was refused and should be changed */
+    EXIT_UPSTREAM = 5,    /* the upstream or the daemon failed; may work later */
+    EXIT_DEADLINE = 6,
+    EXIT_TRUNCATED = 7, /* the answer is not whole */
+    EXIT_INTERRUPTED = 130,
+};
+
+struct command {
+    const char *name, *info;
+    int (*run)(int argc, char **argv);
+};
+
+/* main.c */
+
+/* Says what is wrong with the options, and EXIT_USAGE. */
+int usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Says what happened, and the exit status for it. */
+int report(int r, const completion_error *error);
+/* Ctrl-C has been pressed. */
+bool was_interrupted(void);
+/* From here on Ctrl-C does not end the process, but the call. */
+void catch_interrupts(void);
+
+/* options.c */
+
+enum output { OUTPUT_JSON, OUTPUT_TEXT };
+
+struct create_options {
+    completion_request *request;
+    const char *socket; /* NULL: where it is found */
+    int64_t timeout_ms; /* negative: none */
+    enum output output;
+    bool stream;
+    bool help;
+};
+
+/* EXIT_OK, or another exit status, and then it has been said why. */
+int options_parse(int argc, char **argv, struct create_options *o);
+/* "30s", "2min", "500ms", "30": milliseconds. 0 or -EINVAL. */
+int parse_duration(const char *text, int64_t *ret_ms);
+
+/* output.c: what goes to stdout, and the sign of life on stderr before it. */
+
+struct printer {
+    enum output output;
+    bool stream, escape;
+    bool alive; /* a sign of life stands on the terminal */
+    bool began;
+    int32_t choice; /* the one that was written last; -1: none */
+    bool at_line_start;
+};
+
+void printer_init(struct printer *p, const struct create_options *o);
+/* For completion_client_set_wait(): 1 if the call is to end. */
+int printer_wait(void *printer, int64_t elapsed_ms);
+/* Both: EXIT_OK or EXIT_LOCAL, and then it has been said why. */
+int printer_print(struct printer *p, const completion_result *result);
+int printer_end(struct printer *p);
+
+int run_create(int argc, char **argv);
+int run_status(int argc, char **argv);
+
+#endif

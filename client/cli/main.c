@@ -1,0 +1,197 @@
+/* completionctl: the table of commands, errors and signals. */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "completionctl.h"
+
+static int run_help(int argc, char **argv);
+
+static const struct command commands[] = {
+    {"create", "complete a prompt", run_create},
+    {"status", "say whether the daemon is there and serving", run_status},
+    {"help", "show this, or the help of a command", run_help},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+/* The only state that a signal handler can have. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+bool was_interrupted(void)
+{
+    return interrupted;
+}
+
+void catch_interrupts(void)
+{
+    const struct sigaction action = {.sa_handler = on_interrupt};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+int usage_error(const char *command, const char *format, ...)
+{
+    va_list args;
+
+    fprintf(stderr, "completionctl: ");
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nTry 'completionctl %s%s--help'.\n", command, *command ? " " : "");
+    return EXIT_USAGE;
+}
+
+static int exit_status(int r, const completion_error *e)
+{
+    const char *reason = completion_error_reason(e);
+
+    if (was_interrupted() && r == -ECANCELED)
+        return EXIT_INTERRUPTED;
+    if (!strcmp(reason, "STREAM_TRUNCATED") || !strcmp(reason, "STREAM_STALLED"))
+        return EXIT_TRUNCATED;
+    if (!*reason && r != -EIO && r != -ETIMEDOUT &&
+        (completion_error_status(e) == COMPLETION_UNAVAILABLE ||
+         completion_error_status(e) == COMPLETION_PERMISSION_DENIED))
+        return EXIT_UNREACHABLE;
+    switch (completion_error_status(e)) {
+    case COMPLETION_DEADLINE_EXCEEDED:
+        return EXIT_DEADLINE;
+    case COMPLETION_INVALID_ARGUMENT:
+    case COMPLETION_NOT_FOUND:
+    case COMPLETION_PERMISSION_DENIED:
+    case COMPLETION_FAILED_PRECONDITION:
+    case COMPLETION_OUT_OF_RANGE:
+    case COMPLETION_UNIMPLEMENTED:
+    case COMPLETION_UNAUTHENTICATED:
+        return EXIT_REFUSED;
+    default:
+        return EXIT_UPSTREAM;
+    }
+}
+
+/* Texts from afar may hold what a terminal obeys. */
+static void print_plain(const char *text)
+{
+    for (; *text; text++)
+        fputc((unsigned char)*text < ' ' || *text == 0x7f ? ' ' : *text, stderr);
+}
+
+static void print_detail(const char *name, const char *value)
+{
+    if (*value) {
+        fprintf(stderr, "  %-11s ", name);
+        print_plain(value);
+        fputc('\n', stderr);
+    }
+}
+
+int report(int r, const completion_error *e)
+{
+    char number[32];
+    int status = exit_status(r, e);
+
+    if (status == EXIT_INTERRUPTED) {
+        fputs("completionctl: interrupted\n", stderr);
+        return status;
+    }
+    fprintf(stderr, "completionctl: %s: ", completion_error_status_name(e));
+    print_plain(completion_error_message(e));
+    fputc('\n', stderr);
+    print_detail("reason", completion_error_reason(e));
+    if (completion_error_http_status(e)) {
+        snprintf(number, sizeof number, "%d", completion_error_http_status(e));
+        print_detail("http status", number);
+    }
+    print_detail("type", completion_error_type(e));
+    print_detail("param", completion_error_param(e));
+    print_detail("code", completion_error_code(e));
+    print_detail("upstream", completion_error_upstream(e));
+    print_detail("request id", completion_error_request_id(e));
+    if (completion_error_attempts(e) > 1) {
+        snprintf(number, sizeof number, "%d", completion_error_attempts(e));
+        print_detail("attempts", number);
+    }
+    if (completion_error_retry_after_ms(e) >= 0) {
+        snprintf(number, sizeof number, "%.3g s",
+                 (double)completion_error_retry_after_ms(e) / 1000);
+        print_detail("retry after", number);
+    }
+    if (completion_error_maybe_executed(e))
+        print_detail("note", "the upstream may have done, and bill, the work");
+    if (completion_error_retryable(e))
+        print_detail("note", "the same request may succeed later");
+    return status;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(commands[i].name, name))
+            return &commands[i];
+    return NULL;
+}
+
+static int run_help(int argc, char **argv)
+{
+    static char help[] = "--help";
+    const struct command *command = argc > 1 ? find_command(argv[1]) : NULL;
+
+    if (argc > 1 && !command)
+        return usage_error("", "there is no command '%s'", argv[1]);
+    if (command && command->run != run_help) {
+        char *arguments[] = {argv[1], help, NULL};
+        return command->run(2, arguments);
+    }
+    fputs("Usage: completionctl COMMAND [OPTION]...\n"
+          "Asks completiond for text completions.\n\nCommands:\n",
+          stdout);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        printf("  %-8s %s\n", commands[i].name, commands[i].info);
+    fputs("\nOptions:\n"
+          "  -h, --help     show this, or behind a command its help\n"
+          "  -V, --version  show the version\n"
+          "\nExamples:\n"
+          "  completionctl create --model gpt-3.5-turbo-instruct --prompt 'Once upon a time'\n"
+          "  completionctl status\n"
+          "\nExit status:\n"
+          "  0    done\n"
+          "  1    no memory, or the output can't be written\n"
+          "  2    wrong options\n"
+          "  3    the daemon can't be reached\n"
+          "  4    the request was refused; change it, or who makes it\n"
+          "  5    the upstream or the daemon failed; it may work later\n"
+          "  6    the time allowed was over\n"
+          "  7    the answer was cut; what was written is not whole\n"
+          "  130  interrupted\n",
+          stdout);
+    return EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+
+    if (!*name) {
+        run_help(1, argv);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(name, "--help") || !strcmp(name, "-h"))
+        return run_help(1, argv);
+    if (!strcmp(name, "--version") || !strcmp(name, "-V")) {
+        puts("completionctl " COMPLETIOND_VERSION);
+        return EXIT_OK;
+    }
+    const struct command *command = find_command(name);
+    if (!command)
+        return usage_error("", "there is no command '%s'", name);
+    return command->run(argc - 1, argv + 1);
+}

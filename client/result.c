@@ -1,0 +1,255 @@
+/* Results: a Completion as it came from the daemon, and views of it. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "../proto/unpack.h"
+#include "internal.h"
+
+struct completion_result {
+    ProtobufCMessage *message;
+};
+
+int result_new(const uint8_t *message, size_t len, completion_result **ret)
+{
+    struct unpack_error ignored;
+    completion_result *r = malloc(sizeof *r);
+
+    if (!r)
+        return -ENOMEM;
+    int e = unpack_message(UNPACK_REPLY, &completion__v1__completion__descriptor, message, len,
+                           &r->message, &ignored);
+    if (e < 0) {
+        free(r);
+        return e;
+    }
+    *ret = r;
+    return 0;
+}
+
+const Completion__V1__Completion *result_message(const completion_result *r)
+{
+    return (const Completion__V1__Completion *)r->message;
+}
+
+EXPORT completion_result *completion_result_free(completion_result *r)
+{
+    if (r) {
+        unpack_free(r->message);
+        free(r);
+    }
+    return NULL;
+}
+
+static completion_text view(protobuf_c_boolean has, const ProtobufCBinaryData *data)
+{
+    /* protobuf-c has no data where there are no bytes. */
+    return has ? (completion_text){data->data ? (const char *)data->data : "", data->len}
+               : (completion_text){NULL, 0};
+}
+
+#define RESULT_TEXT(name)                                                                          \
+    EXPORT completion_text completion_result_##name(const completion_result *r)                    \
+    {                                                                                              \
+        const Completion__V1__Completion *m = r ? result_message(r) : NULL;                        \
+        return m ? view(m->has_##name, &m->name) : (completion_text){NULL, 0};                     \
+    }
+RESULT_TEXT(id)
+RESULT_TEXT(model)
+RESULT_TEXT(object)
+RESULT_TEXT(system_fingerprint)
+RESULT_TEXT(extra)
+
+EXPORT int completion_result_created(const completion_result *r, int64_t *ret)
+{
+    const Completion__V1__Completion *m = r ? result_message(r) : NULL;
+
+    if (!m || !m->has_created)
+        return 0;
+    *ret = m->created;
+    return 1;
+}
+
+/* ---- Usage ---- */
+
+EXPORT int completion_result_has_usage(const completion_result *r)
+{
+    return r && result_message(r)->usage != NULL;
+}
+
+EXPORT int completion_result_usage(const completion_result *r, enum completion_usage_field field,
+                                   int64_t *ret)
+{
+    const Completion__V1__CompletionUsage *u = r ? result_message(r)->usage : NULL;
+    const Completion__V1__CompletionTokensDetails *c = u ? u->completion_tokens_details : NULL;
+    const Completion__V1__PromptTokensDetails *p = u ? u->prompt_tokens_details : NULL;
+
+#define FIELD(name, message, member)                                                               \
+    case COMPLETION_USAGE_##name:                                                                  \
+        if (!(message) || !(message)->has_##member)                                                \
+            return 0;                                                                              \
+        *ret = (message)->member;                                                                  \
+        return 1;
+    switch (field) {
+        FIELD(COMPLETION_TOKENS, u, completion_tokens)
+        FIELD(PROMPT_TOKENS, u, prompt_tokens)
+        FIELD(TOTAL_TOKENS, u, total_tokens)
+        FIELD(ACCEPTED_PREDICTION_TOKENS, c, accepted_prediction_tokens)
+        FIELD(COMPLETION_AUDIO_TOKENS, c, audio_tokens)
+        FIELD(REASONING_TOKENS, c, reasoning_tokens)
+        FIELD(REJECTED_PREDICTION_TOKENS, c, rejected_prediction_tokens)
+        FIELD(COMPLETION_TEXT_TOKENS, c, text_tokens)
+        FIELD(PROMPT_AUDIO_TOKENS, p, audio_tokens)
+        FIELD(CACHED_TOKENS, p, cached_tokens)
+        FIELD(CACHE_WRITE_TOKENS, p, cache_write_tokens)
+        FIELD(IMAGE_TOKENS, p, image_tokens)
+        FIELD(PROMPT_TEXT_TOKENS, p, text_tokens)
+    }
+#undef FIELD
+    return 0;
+}
+
+/* ---- Choices ---- */
+
+static const Completion__V1__CompletionChoice *choice_at(const completion_result *r, size_t i)
+{
+    return r && i < result_message(r)->n_choices ? result_message(r)->choices[i] : NULL;
+}
+
+EXPORT size_t completion_result_n_choices(const completion_result *r)
+{
+    return r ? result_message(r)->n_choices : 0;
+}
+
+EXPORT int completion_choice_index(const completion_result *r, size_t i, int32_t *ret)
+{
+    const Completion__V1__CompletionChoice *c = choice_at(r, i);
+
+    if (!c || !c->has_index)
+        return 0;
+    *ret = c->index;
+    return 1;
+}
+
+EXPORT completion_text completion_choice_text(const completion_result *r, size_t i)
+{
+    const Completion__V1__CompletionChoice *c = choice_at(r, i);
+
+    return c ? view(c->has_text, &c->text) : (completion_text){NULL, 0};
+}
+
+EXPORT completion_text completion_choice_extra(const completion_result *r, size_t i)
+{
+    const Completion__V1__CompletionChoice *c = choice_at(r, i);
+
+    return c ? view(c->has_extra, &c->extra) : (completion_text){NULL, 0};
+}
+
+EXPORT enum completion_finish_reason completion_choice_finish_reason(const completion_result *r,
+                                                                     size_t i)
+{
+    const Completion__V1__CompletionChoice *c = choice_at(r, i);
+
+    if (!c || !c->has_finish_reason)
+        return COMPLETION_FINISH_UNSPECIFIED;
+    /* A newer daemon may know more of them. */
+    return (unsigned)c->finish_reason > COMPLETION_FINISH_OTHER
+               ? COMPLETION_FINISH_OTHER
+               : (enum completion_finish_reason)c->finish_reason;
+}
+
+EXPORT completion_text completion_choice_finish_reason_text(const completion_result *r, size_t i)
+{
+    static const completion_text words[] = {
+        [COMPLETION_FINISH_UNSPECIFIED] = {NULL, 0},
+        [COMPLETION_FINISH_STOP] = {"stop", 4},
+        [COMPLETION_FINISH_LENGTH] = {"length", 6},
+        [COMPLETION_FINISH_CONTENT_FILTER] = {"content_filter", 14},
+    };
+    enum completion_finish_reason reason = completion_choice_finish_reason(r, i);
+    const Completion__V1__CompletionChoice *c = choice_at(r, i);
+
+    return reason == COMPLETION_FINISH_OTHER
+               ? view(c->has_finish_reason_text, &c->finish_reason_text)
+               : words[reason];
+}
+
+/* ---- Logprobs ---- */
+
+static const Completion__V1__CompletionLogprobs *logprobs_of(const completion_result *r, size_t i)
+{
+    const Completion__V1__CompletionChoice *c = choice_at(r, i);
+
+    return c ? c->logprobs : NULL;
+}
+
+EXPORT int completion_choice_has_logprobs(const completion_result *r, size_t i)
+{
+    return logprobs_of(r, i) != NULL;
+}
+
+EXPORT completion_text completion_logprobs_extra(const completion_result *r, size_t i)
+{
+    const Completion__V1__CompletionLogprobs *l = logprobs_of(r, i);
+
+    return l ? view(l->has_extra, &l->extra) : (completion_text){NULL, 0};
+}
+
+EXPORT size_t completion_logprobs_n_tokens(const completion_result *r, size_t i)
+{
+    const Completion__V1__CompletionLogprobs *l = logprobs_of(r, i);
+
+    return l ? l->n_tokens : 0;
+}
+
+EXPORT completion_text completion_logprobs_token(const completion_result *r, size_t i, size_t k)
+{
+    const Completion__V1__CompletionLogprobs *l = logprobs_of(r, i);
+
+    return l && k < l->n_tokens ? view(1, &l->tokens[k]) : (completion_text){NULL, 0};
+}
+
+EXPORT int completion_logprobs_text_offset(const completion_result *r, size_t i, size_t k,
+                                           int32_t *ret)
+{
+    const Completion__V1__CompletionLogprobs *l = logprobs_of(r, i);
+
+    if (!l || k >= l->n_text_offset)
+        return 0;
+    *ret = l->text_offset[k];
+    return 1;
+}
+
+EXPORT int completion_logprobs_token_logprob(const completion_result *r, size_t i, size_t k,
+                                             double *ret)
+{
+    const Completion__V1__CompletionLogprobs *l = logprobs_of(r, i);
+
+    if (!l || k >= l->n_token_logprobs || !l->token_logprobs[k]->has_logprob)
+        return 0;
+    *ret = l->token_logprobs[k]->logprob;
+    return 1;
+}
+
+EXPORT int completion_logprobs_n_top(const completion_result *r, size_t i, size_t k)
+{
+    const Completion__V1__CompletionLogprobs *l = logprobs_of(r, i);
+
+    if (!l || k >= l->n_top_logprobs)
+        return 0;
+    return l->top_logprobs[k]->is_null ? -1 : (int)l->top_logprobs[k]->n_entries;
+}
+
+EXPORT int completion_logprobs_top(const completion_result *r, size_t i, size_t k, size_t rank,
+                                   completion_text *ret_token, double *ret_logprob)
+{
+    int n = completion_logprobs_n_top(r, i, k);
+
+    if (n < 0 || rank >= (size_t)n)
+        return 0;
+    const Completion__V1__TopLogprob *t = logprobs_of(r, i)->top_logprobs[k]->entries[rank];
+    if (ret_token)
+        *ret_token = view(t->has_token, &t->token);
+    if (ret_logprob)
+        *ret_logprob = t->logprob;
+    return 1;
+}
