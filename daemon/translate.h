@@ -21,7 +21,8 @@ struct translate_request_options {
     bool stream;             /* CreateStream: the body says "stream":true */
     bool validate;           /* check the API's documented ranges */
     bool allow_extra_body;   /* else extra_body is refused with PERMISSION_DENIED */
-    const char *const *drop; /* NULL-terminated names of parameters to leave out, or NULL */
+    const char *const *drop; /* NULL-terminated names of the API's parameters to leave out, or NULL;
+                              * extra_body keeps its members */
 };
 
 /* What is wrong with a request, for the caller. */
@@ -36,13 +37,13 @@ struct translate_refusal {
  * Checks the request and appends it as a JSON body. Always checked, whatever `validate` says: model
  * is there, not empty and without control characters; user without control characters; numbers are
  * finite; token ids are not negative; lists are not empty; extra_body is a JSON object without
- * duplicate keys, of depth 32 at most, whose members are not fields of the request nor "stream";
- * stream_options only if streaming. With validate: the ranges in the .proto, best_of >= n, best_of
- * not above n if streaming, at most four stops.
+ * duplicate keys, of depth 32 at most, whose members are not fields of the request nor "stream", in
+ * any case of letters; stream_options only if streaming. With validate: the ranges in the .proto,
+ * best_of >= n, best_of not above n if streaming, at most four stops.
  *
  * Fields that are not set are not written; numbers keep their value; strings may hold NUL. The
  * order of members is that of the .proto, then extra_body's. 0; -EINVAL (ret is filled; body may
- * have been begun); or the buffer's error.
+ * have been begun); -ENOMEM; or the buffer's error.
  */
 int translate_request(const translate_request_message *request,
                       const struct translate_request_options *options, struct buffer *body,
@@ -56,7 +57,8 @@ uint64_t translate_request_n_choices(const translate_request_message *request);
 enum translate_kind {
     TRANSLATE_COMPLETION, /* a completion, or a chunk of one: appended */
     TRANSLATE_NOTHING,    /* `null`, `{}`: to be passed over */
-    TRANSLATE_ERROR,      /* an object with an `error` that is not null, false or "" */
+    TRANSLATE_ERROR,      /* an object with an `error` that is not null, false or "", or without
+                           * choices and with "object":"error" */
     TRANSLATE_NO_CHOICES, /* an object, but not this API's: neither choices nor usage */
     TRANSLATE_MALFORMED,  /* not JSON, not an object, or choices of the wrong type */
 };
@@ -85,7 +87,8 @@ bool translate_progress_is_complete(const struct translate_progress *p);
  * An empty finish_reason counts as null.
  *
  * whole: a response body, where `choices` must be there. ret_why (may be NULL) gets a static text
- * for MALFORMED.
+ * for MALFORMED. progress changes only with a COMPLETION. Ask for out->error first: if memory or
+ * out's limit ran out, it is set, nothing was appended, and the kind says nothing.
  */
 enum translate_kind translate_response(const uint8_t *json, size_t len, bool whole,
                                        bool keep_obfuscation, struct translate_progress *progress,

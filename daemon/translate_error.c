@@ -1,0 +1,437 @@
+/*
+ * What an upstream says when it fails, whatever its dialect: who speaks JSON says message, type,
+ * param and code somewhere; proxies say HTML; frameworks say plain text. It owns the way from there
+ * to a gRPC status and a reason; it refuses to own the sentence that the caller is told.
+ *
+ * Nothing here fails: what can't be read becomes an empty text, and the HTTP status decides.
+ */
+#include <strings.h>
+
+#include "json_reader.h"
+#include "translate.h"
+#include "utf8.h"
+
+enum {
+    BODY_MAX = 64 * 1024,
+    NESTING_MAX = 4,
+    REDACT_LEAST = 8, /* so much of a key's beginning gives it away */
+};
+
+/* Texts as they stand in the body. */
+struct findings {
+    struct json_string message, type, param, code;
+    struct json_string status;     /* of HTTP, repeated in the body */
+    struct json_string inner_code; /* Azure's innererror */
+    struct json_string raw;        /* OpenRouter: what the server behind it said */
+    bool is_api_error;             /* an error object of this kind of API, not a framework's */
+};
+
+/* ---- Reading ---- */
+
+static void take_text(struct json_reader *r, struct json_string *slot)
+{
+    struct json_string s = {0};
+    struct json_slice raw;
+
+    if (!json_read_string(r, &s) && !json_read_null(r) && json_skip(r, &raw))
+        s = (struct json_string){.data = raw.data, .len = raw.len};
+    if (slot->len == 0)
+        *slot = s;
+}
+
+/* The last name of FastAPI's path to the culprit: ["body","prompt"]. */
+static void take_location(struct json_reader *r, struct json_string *slot)
+{
+    if (!json_enter_array(r))
+        return;
+    while (json_next_element(r))
+        json_read_string(r, slot);
+}
+
+static struct json_string *find_slot(struct findings *f, const struct json_string *key)
+{
+    const struct {
+        const char *name;
+        struct json_string *slot;
+    } slots[] = {
+        {"message", &f->message},   {"msg", &f->message},   {"type", &f->type},
+        {"error_type", &f->type},   {"param", &f->param},   {"code", &f->code},
+        {"statusCode", &f->status}, {"status", &f->status}, {"http_status_code", &f->status},
+        {"raw", &f->raw},
+    };
+
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
+        if (json_string_equals(key, slots[i].name))
+            return slots[i].slot;
+    return NULL;
+}
+
+static void read_members(struct json_reader *r, struct findings *f, unsigned depth);
+
+/* `error` or `detail`: an object, a list of which the first counts, or the message itself. */
+static void read_error(struct json_reader *r, struct findings *f, unsigned depth)
+{
+    if (depth < NESTING_MAX && json_enter_array(r)) {
+        for (bool first = true; json_next_element(r); first = false)
+            if (first)
+                read_error(r, f, depth + 1);
+    } else if (depth < NESTING_MAX && json_enter_object(r)) {
+        read_members(r, f, depth + 1);
+    } else {
+        take_text(r, &f->message);
+    }
+}
+
+/* One text out of an object beside the message. */
+static void read_detail(struct json_reader *r, const char *name, struct json_string *slot)
+{
+    struct json_string key;
+
+    if (!json_enter_object(r))
+        return;
+    while (json_next_member(r, &key))
+        if (json_string_equals(&key, name))
+            take_text(r, slot);
+}
+
+static void read_members(struct json_reader *r, struct findings *f, unsigned depth)
+{
+    struct json_string key, object;
+
+    while (json_next_member(r, &key)) {
+        struct json_string *slot = find_slot(f, &key);
+
+        if (slot) {
+            take_text(r, slot);
+        } else if (json_string_equals(&key, "error") && json_peek(r) != JSON_NULL) {
+            if (json_peek(r) == JSON_OBJECT)
+                *f = (struct findings){0}; /* it knows better than what stands around it */
+            f->is_api_error = true;
+            read_error(r, f, depth);
+        } else if (json_string_equals(&key, "detail")) {
+            read_error(r, f, depth);
+        } else if (json_string_equals(&key, "metadata")) {
+            read_detail(r, "raw", &f->raw);
+        } else if (json_string_equals(&key, "innererror")) {
+            read_detail(r, "code", &f->inner_code);
+        } else if (json_string_equals(&key, "loc")) {
+            take_location(r, &f->param);
+        } else if (json_string_equals(&key, "object") && json_read_string(r, &object)) {
+            f->is_api_error |= json_string_equals(&object, "error");
+        }
+    }
+}
+
+/* An HTML page's title; empty if there is none. */
+static struct json_string find_title(const char *text, size_t len)
+{
+    static const char tag[] = "<title";
+    const char *end = text + len;
+
+    for (const char *p = text; (p = memchr(p, '<', (size_t)(end - p))); p++) {
+        if ((size_t)(end - p) < sizeof tag || strncasecmp(p, tag, sizeof tag - 1) != 0)
+            continue;
+        const char *title = memchr(p, '>', (size_t)(end - p));
+        if (!title)
+            break;
+        title++;
+        const char *title_end = memchr(title, '<', (size_t)(end - title));
+        return (struct json_string){
+            .data = title,
+            .len = (size_t)((title_end ? title_end : end) - title),
+        };
+    }
+    return (struct json_string){0};
+}
+
+static struct findings read_body(const char *text, size_t len)
+{
+    struct findings f = {0};
+    struct json_reader r;
+    enum json_type type;
+
+    while (len > 0 && strchr(" \t\r\n", *text) && *text) {
+        text++;
+        len--;
+    }
+    if (len > 0 && *text == '<') {
+        f.message = find_title(text, len);
+        return f;
+    }
+    json_reader_init(&r, text, len);
+    type = json_peek(&r);
+    if (type == JSON_OBJECT || type == JSON_ARRAY || type == JSON_STRING)
+        read_error(&r, &f, 0);
+    if (f.message.len == 0)
+        f.message = (struct json_string){.data = text, .len = len};
+    return f;
+}
+
+/* ---- Texts ---- */
+
+static size_t common_prefix(const uint8_t *data, size_t len, const char *secret)
+{
+    size_t n = 0;
+
+    while (n < len && secret[n] && data[n] == (uint8_t)secret[n])
+        n++;
+    return n;
+}
+
+/* Length of the control character that data begins with, or 0. C1 is among them: terminals obey. */
+static size_t control_length(const uint8_t *data, size_t len)
+{
+    if (data[0] < ' ' || data[0] == 0x7F)
+        return 1;
+    return len > 1 && data[0] == 0xC2 && data[1] < 0xA0 ? 2 : 0;
+}
+
+static size_t character_length(const uint8_t *data, size_t len)
+{
+    size_t n = 1;
+
+    while (n < len && (data[n] & 0xC0) == 0x80)
+        n++;
+    return n;
+}
+
+/* Appends valid UTF-8 to the text, with a space for control characters and without the secret. */
+static void append_clean(char *text, size_t size, const uint8_t *data, size_t len,
+                         const char *secret)
+{
+    static const char redacted[] = "[redacted]";
+    const size_t secret_len = secret ? strlen(secret) : 0;
+    const size_t least = secret_len < REDACT_LEAST ? secret_len : REDACT_LEAST;
+    size_t n = strlen(text);
+
+    while (len > 0) {
+        const void *piece = data;
+        size_t step = secret_len > 0 ? common_prefix(data, len, secret) : 0;
+        size_t piece_len;
+
+        if (secret_len > 0 && step >= least) {
+            piece = redacted;
+            piece_len = sizeof redacted - 1;
+        } else if ((step = control_length(data, len)) > 0) {
+            piece = " ";
+            piece_len = n > 0 && text[n - 1] != ' ';
+        } else {
+            step = piece_len = character_length(data, len);
+        }
+        if (piece_len >= size - n)
+            break;
+        memcpy(text + n, piece, piece_len);
+        n += piece_len;
+        data += step;
+        len -= step;
+    }
+    while (n > 0 && text[n - 1] == ' ')
+        n--;
+    text[n] = '\0';
+}
+
+static void append_string(char *text, size_t size, const struct json_string *s, const char *secret)
+{
+    struct buffer decoded = BUFFER_INIT(BODY_MAX * 3);
+
+    if (!s->has_escapes) {
+        append_clean(text, size, (const uint8_t *)s->data, s->len, secret);
+        return;
+    }
+    json_string_append(s, &decoded);
+    append_clean(text, size, buffer_bytes(&decoded), buffer_length(&decoded), secret);
+    buffer_done(&decoded);
+}
+
+static void copy_texts(const struct findings *f, const char *secret, struct translate_error *e)
+{
+    append_string(e->type, sizeof e->type, &f->type, secret);
+    append_string(e->param, sizeof e->param, &f->param, secret);
+    append_string(e->code, sizeof e->code, &f->code, secret);
+    if (!e->code[0])
+        append_string(e->code, sizeof e->code, &f->inner_code, secret);
+    if (!e->code[0] && f->status.len > 0 && f->status.data[0] >= '0' && f->status.data[0] <= '9')
+        append_string(e->code, sizeof e->code, &f->status, secret);
+    append_string(e->message, sizeof e->message, &f->message, secret);
+    if (f->raw.len > 0) {
+        append_clean(e->message, sizeof e->message, (const uint8_t *)": ", 2, NULL);
+        append_string(e->message, sizeof e->message, &f->raw, secret);
+    }
+}
+
+/* ---- Status ---- */
+
+/* proto/PROTOCOL.md has this table. The first that fits holds. */
+static const struct {
+    short first, last;
+    enum grpc_status status;
+    const char *reason;
+    bool retryable;
+} statuses[] = {
+    {300, 399, GRPC_FAILED_PRECONDITION, "UPSTREAM_REDIRECT", false},
+    {401, 401, GRPC_UNAUTHENTICATED, "UPSTREAM_AUTH", false},
+    {402, 402, GRPC_FAILED_PRECONDITION, "UPSTREAM_QUOTA", false},
+    {403, 403, GRPC_PERMISSION_DENIED, "UPSTREAM_ERROR", false},
+    {404, 404, GRPC_NOT_FOUND, "UPSTREAM_ERROR", false},
+    {408, 408, GRPC_UNAVAILABLE, "UPSTREAM_TIMEOUT", true},
+    {409, 409, GRPC_ABORTED, "UPSTREAM_ERROR", true},
+    {424, 424, GRPC_INTERNAL, "UPSTREAM_ERROR", false},
+    {429, 429, GRPC_RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMIT", true},
+    {400, 499, GRPC_INVALID_ARGUMENT, "UPSTREAM_ERROR", false},
+    {501, 501, GRPC_UNIMPLEMENTED, "UPSTREAM_ERROR", false},
+    {503, 503, GRPC_UNAVAILABLE, "UPSTREAM_OVERLOADED", true},
+    {504, 504, GRPC_UNAVAILABLE, "UPSTREAM_TIMEOUT", true},
+    {522, 522, GRPC_UNAVAILABLE, "UPSTREAM_TIMEOUT", true},
+    {524, 524, GRPC_UNAVAILABLE, "UPSTREAM_TIMEOUT", true},
+    {529, 529, GRPC_UNAVAILABLE, "UPSTREAM_OVERLOADED", true},
+    {502, 502, GRPC_UNAVAILABLE, "UPSTREAM_ERROR", true},
+    {520, 529, GRPC_UNAVAILABLE, "UPSTREAM_ERROR", true},
+    {500, 599, GRPC_INTERNAL, "UPSTREAM_ERROR", true},
+};
+
+/* Codes and types that say as much as a status: the beginnings of words, in any case of letters. */
+static const struct {
+    const char *word;
+    int http_status;
+} words[] = {
+    {"insufficient_quota", 429},
+    {"billing", 429},
+    {"rate_limit", 429},
+    {"RateLimit", 429},
+    {"too_many_requests", 429},
+    {"overloaded", 503},
+    {"server_is_overloaded", 503},
+    {"engine_overloaded", 503},
+    {"service_unavailable", 503},
+    {"unavailable_error", 503},
+    {"server_error", 500},
+    {"internal_server_error", 500},
+    {"InternalServerError", 500},
+    {"api_error", 500},
+    {"invalid_request", 400},
+    {"BadRequest", 400},
+    {"context_length_exceeded", 400},
+    {"content_filter", 400},
+    {"validation", 422},
+    {"authentication", 401},
+    {"invalid_api_key", 401},
+    {"permission", 403},
+    {"not_found", 404},
+    {"NotFound", 404},
+    {"model_not_found", 404},
+    {"timeout", 504},
+};
+
+static bool begins_with(const char *text, const char *word)
+{
+    return strncasecmp(text, word, strlen(word)) == 0;
+}
+
+/* 429, "429", rate_limit_exceeded; 0 for what says nothing. */
+static int read_status(const char *text)
+{
+    int n = 0;
+
+    for (size_t i = 0; i < 3 && text[i] >= '0' && text[i] <= '9'; i++)
+        n = n * 10 + (text[i] - '0');
+    if (n >= 300 && n <= 599 && text[3] == '\0')
+        return n;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (begins_with(text, words[i].word))
+            return words[i].http_status;
+    return 0;
+}
+
+static bool is_quota(const char *text)
+{
+    return begins_with(text, "insufficient_quota") || begins_with(text, "billing");
+}
+
+static int guess_status(const struct findings *f, const struct translate_error *e)
+{
+    char repeated[TRANSLATE_WORD_MAX] = "";
+    int status;
+
+    append_string(repeated, sizeof repeated, &f->status, NULL);
+    status = read_status(repeated);
+    if (!status)
+        status = read_status(e->code);
+    if (!status)
+        status = read_status(e->type);
+    return status ? status : 500;
+}
+
+static void classify(int http_status, const struct findings *f, struct translate_error *e)
+{
+    if (http_status == 0)
+        http_status = guess_status(f, e);
+    e->status = GRPC_INTERNAL;
+    e->reason = "UPSTREAM_ERROR";
+    for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
+        if (http_status < statuses[i].first || http_status > statuses[i].last)
+            continue;
+        e->status = statuses[i].status;
+        e->reason = statuses[i].reason;
+        e->retryable = statuses[i].retryable;
+        break;
+    }
+    if (is_quota(e->code) || is_quota(e->type)) {
+        e->reason = "UPSTREAM_QUOTA";
+        e->retryable = false;
+    } else if (http_status == 404 && !f->is_api_error) {
+        e->reason = "WRONG_BASE_URL";
+    }
+}
+
+void translate_error(int http_status, const uint8_t *body, size_t len, const char *secret,
+                     struct translate_error *ret)
+{
+    struct buffer repaired = BUFFER_INIT(BODY_MAX * 3);
+
+    if (len > BODY_MAX)
+        len = BODY_MAX;
+    if (!utf8_is_valid(body, len)) {
+        utf8_append_repaired(&repaired, body, len);
+        body = buffer_bytes(&repaired);
+        len = repaired.error ? 0 : buffer_length(&repaired);
+    }
+
+    struct findings f = read_body((const char *)body, len);
+    *ret = (struct translate_error){0};
+    copy_texts(&f, secret, ret);
+    classify(http_status, &f, ret);
+    buffer_done(&repaired);
+}
+
+/* Moves past the line's end; returns the line. */
+static struct json_slice next_line(const char **p, const char *end)
+{
+    const char *line = *p, *eol = line;
+
+    while (eol < end && *eol != '\n' && *eol != '\r')
+        eol++;
+    *p = eol < end ? eol + 1 : end;
+    return (struct json_slice){.data = line, .len = (size_t)(eol - line)};
+}
+
+void translate_error_event(const uint8_t **body, size_t *len)
+{
+    static const char *const others[] = {":", "event:", "id:", "retry:"};
+    const char *p = (const char *)*body, *end = p + *len;
+
+    while (p < end) {
+        struct json_slice line = next_line(&p, end);
+        bool is_field = line.len == 0;
+
+        if (line.len >= 5 && memcmp(line.data, "data:", 5) == 0) {
+            *body = (const uint8_t *)line.data + 5;
+            *len = line.len - 5;
+            return;
+        }
+        for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+            is_field |= line.len >= strlen(others[i]) &&
+                        memcmp(line.data, others[i], strlen(others[i])) == 0;
+        if (!is_field)
+            return;
+    }
+}
