@@ -239,25 +239,29 @@ void grpc_client_session_closed(struct grpc_client_session *s, const char *why)
     }
 }
 
+static int break_off(struct grpc_client_session *s, int error, const char *why)
+{
+    s->error = error;
+    grpc_client_session_closed(s, why);
+    return error;
+}
+
+/* Where the frames of broken HTTP/2 end too: nghttp2 answers them with a GOAWAY. */
 int grpc_client_session_flush(struct grpc_client_session *s)
 {
+    const uint8_t *data;
+    ssize_t n;
+
     if (s->error)
         return s->error;
     buffer_trim(&s->output, OUTPUT_KEEP);
-    for (;;) {
-        const uint8_t *data;
-        ssize_t n = nghttp2_session_mem_send(s->h2, &data);
-        if (n < 0 && !s->error)
-            s->error = -ENOMEM;
-        if (n <= 0)
-            break;
+    while ((n = nghttp2_session_mem_send(s->h2, &data)) > 0)
         buffer_append(&s->output, data, (size_t)n);
-        if (s->output.error) {
-            s->error = s->output.error;
-            break;
-        }
-    }
-    return s->error;
+    if (n < 0 || s->output.error || s->error == -ENOMEM)
+        return break_off(s, -ENOMEM, "no memory for the connection");
+    if (s->error)
+        return break_off(s, s->error, "the server is no gRPC server, or its HTTP/2 is broken");
+    return 0;
 }
 
 /* Counts how far the server's first bytes are those of an HTTP/1 response. */
@@ -269,13 +273,6 @@ static bool is_http1(struct grpc_client_session *s, const uint8_t *data, size_t 
     for (size_t i = 0; i < len && s->n_http1 < MAGIC_SIZE; i++)
         s->n_http1 = data[i] == (uint8_t)magic[s->n_http1] ? s->n_http1 + 1 : NO_HTTP1;
     return s->n_http1 == MAGIC_SIZE;
-}
-
-static int break_off(struct grpc_client_session *s, int error, const char *why)
-{
-    s->error = error;
-    grpc_client_session_closed(s, why);
-    return error;
 }
 
 int grpc_client_session_receive(struct grpc_client_session *s, const uint8_t *data, size_t len)
@@ -290,12 +287,7 @@ int grpc_client_session_receive(struct grpc_client_session *s, const uint8_t *da
         return break_off(s, -ENOMEM, "no memory for the connection");
     if (n < 0 && nghttp2_session_terminate_session(s->h2, NGHTTP2_PROTOCOL_ERROR) != 0)
         return break_off(s, -ENOMEM, "no memory for the connection");
-    /* Over: either way the last frames are to be in the output. */
-    if (!nghttp2_session_want_read(s->h2))
-        grpc_client_session_flush(s);
-    if (s->error)
-        return break_off(s, s->error, "the server is no gRPC server, or its HTTP/2 is broken");
-    return 0;
+    return grpc_client_session_flush(s);
 }
 
 struct buffer *grpc_client_session_output(struct grpc_client_session *s)

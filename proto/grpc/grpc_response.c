@@ -129,6 +129,7 @@ bool grpc_response_end_block(struct grpc_response *r, enum grpc_status *ret_stat
 {
     if (is_too_large(r, ret_status, ret_text))
         return false;
+    r->has_status = false; /* it counts in the last block only */
     if (r->http_status >= 100 && r->http_status <= 199)
         return true;
     if (r->has_headers) {

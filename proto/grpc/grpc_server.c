@@ -337,10 +337,7 @@ int grpc_server_session_receive(struct grpc_server_session *s, const uint8_t *da
                                                   : NGHTTP2_INTERNAL_ERROR);
     if (nghttp2_session_get_outbound_queue_size(s->h2) > QUEUE_MAX)
         return break_off(s, -EPROTO, NGHTTP2_ENHANCE_YOUR_CALM);
-    /* Over: either way the last frames are to be in the output. */
-    if (!nghttp2_session_want_read(s->h2))
-        grpc_server_session_flush(s);
-    return s->error;
+    return 0;
 }
 
 struct buffer *grpc_server_session_output(struct grpc_server_session *s)

@@ -75,7 +75,8 @@ struct grpc_server_session *grpc_server_session_free(struct grpc_server_session 
 void *grpc_server_session_user(const struct grpc_server_session *s);
 
 /* Bytes from the client. 0, or negative: send what the output holds, then close (-EPROTO: not
- * HTTP/2, or broken; the output then has a GOAWAY, or for HTTP/1.1 a readable 400; -ENOMEM). */
+ * HTTP/2, or broken; the output then has a GOAWAY, or for HTTP/1.1 a readable 400; -ENOMEM). That
+ * HTTP/2 is broken may show only in the _flush() that follows. */
 int grpc_server_session_receive(struct grpc_server_session *s, const uint8_t *data, size_t len);
 
 /* Makes frames of what is to be sent, until there is nothing more or the output holds

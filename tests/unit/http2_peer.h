@@ -157,8 +157,10 @@ struct peer {
     struct buffer in;     /* bytes of a frame that is not whole */
     struct buffer text;   /* of the stream whose transcript is asked for */
     uint32_t stream;      /* that stream */
+    size_t n_window;      /* bytes of WINDOW_UPDATE for it */
     size_t n_data;        /* bytes of DATA in a row, all streams */
     struct buffer data;   /* of that stream, all of them */
+    size_t n_secrets;     /* headers that are never to be indexed, all streams */
     size_t n_frames[16];  /* by type, all streams */
     uint32_t goaway_code; /* of the last GOAWAY */
     int32_t goaway_stream;
@@ -198,6 +200,8 @@ static inline void peer_read_headers(struct peer *p, bool wanted, const uint8_t 
         assert_true(n >= 0);
         block += n;
         len -= (size_t)n;
+        if (flags & NGHTTP2_HD_INFLATE_EMIT && nv.flags & NGHTTP2_NV_FLAG_NO_INDEX)
+            p->n_secrets++;
         if (wanted && flags & NGHTTP2_HD_INFLATE_EMIT) {
             buffer_printf(&p->text, "%.*s: ", (int)nv.namelen, (const char *)nv.name);
             buffer_append(&p->text, nv.value, nv.valuelen);
@@ -226,6 +230,8 @@ static inline void peer_read_frame(struct peer *p, uint8_t type, uint8_t flags, 
         p->goaway_stream = (int32_t)peer_u32(payload);
         p->goaway_code = peer_u32(payload + 4);
     }
+    if (wanted && type == NGHTTP2_WINDOW_UPDATE)
+        p->n_window += peer_u32(payload);
     if (wanted && type != NGHTTP2_DATA && type != NGHTTP2_WINDOW_UPDATE)
         peer_flush_data(p);
     if (type == NGHTTP2_HEADERS) {
