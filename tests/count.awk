@@ -26,7 +26,8 @@
     bads[id] += number(line, "failures=") + number(line, "errors=")
     skips[id] += number(line, "skipped=")
   } else if (line ~ /^skipped: / || line ~ / \.\.\. skipped /) {
-    reason[id] = reason[id] "skipped: " name_of[id] ": " substr(line, index(line, "skipped") + 8) "\n"
+    sub(/^.*skipped:? */, "", line)
+    reason[id] = reason[id] "skipped: " name_of[id] ": " line "\n"
   }
   output[id] = output[id] line "\n"
   next
