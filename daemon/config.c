@@ -4,6 +4,7 @@
  */
 #include "config.h"
 
+#include <curl/curl.h>
 #include <errno.h>
 #include <glob.h>
 #include <grp.h>
@@ -364,7 +365,13 @@ static int upstream_set_url(struct config_upstream *u, struct config_error *erro
                  u->query ? u->query : "") < 0)
         u->url = NULL;
     free(host_part);
-    return u->url ? 0 : upstream_fail(error, u, "out of memory");
+    if (!u->url)
+        return upstream_fail(error, u, "out of memory");
+
+    CURLU *parsed = curl_url();
+    bool ok = parsed && curl_url_set(parsed, CURLUPART_URL, u->url, CURLU_PATH_AS_IS) == CURLUE_OK;
+    curl_url_cleanup(parsed);
+    return ok ? 0 : upstream_fail(error, u, "base_url and query do not make a URL");
 }
 
 static int upstream_set_key(struct config_upstream *u, struct config_error *error)

@@ -9,6 +9,7 @@ struct multi {
     struct worker *worker;
     CURLM *curl;
     struct event timer;
+    struct task kick; /* libcurl's timer of 0 ms: no event, which would cost a poll */
     struct task check;
 };
 
@@ -56,14 +57,23 @@ static void on_socket(evutil_socket_t fd, short what, void *user)
     multi_check(m);
 }
 
-static void on_timer(evutil_socket_t fd, short what, void *user)
+static void time_out(struct multi *m)
 {
-    struct multi *m = user;
     int n_running;
 
-    (void)fd, (void)what;
     curl_multi_socket_action(m->curl, CURL_SOCKET_TIMEOUT, 0, &n_running);
     multi_check(m);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *user)
+{
+    (void)fd, (void)what;
+    time_out(user);
+}
+
+static void run_kick(struct task *task)
+{
+    time_out(container_of(task, struct multi, kick));
 }
 
 static int socket_changed(CURL *easy, curl_socket_t fd, int what, void *user, void *socket_user)
@@ -101,8 +111,13 @@ static int timer_changed(CURLM *curl, long timeout_ms, void *user)
     struct multi *m = user;
 
     (void)curl;
-    if (timeout_ms < 0)
-        return evtimer_del(&m->timer);
+    worker_cancel(m->worker, &m->kick);
+    if (timeout_ms <= 0) {
+        evtimer_del(&m->timer);
+        if (timeout_ms == 0)
+            worker_defer(m->worker, &m->kick);
+        return 0;
+    }
     return worker_arm(&m->timer, timeout_ms * INT64_C(1000)) < 0 ? -1 : 0;
 }
 
@@ -116,6 +131,7 @@ int multi_new(struct worker *worker, struct multi **ret)
     }
     m->worker = worker;
     m->check.run = run_check;
+    m->kick.run = run_kick;
     evtimer_assign(&m->timer, worker->base, on_timer, m);
     curl_multi_setopt(m->curl, CURLMOPT_SOCKETFUNCTION, socket_changed);
     curl_multi_setopt(m->curl, CURLMOPT_SOCKETDATA, m);
@@ -131,8 +147,9 @@ int multi_new(struct worker *worker, struct multi **ret)
 struct multi *multi_free(struct multi *m)
 {
     if (m) {
-        worker_cancel(m->worker, &m->check);
         curl_multi_cleanup(m->curl);
+        worker_cancel(m->worker, &m->check);
+        worker_cancel(m->worker, &m->kick);
         evtimer_del(&m->timer);
         free(m);
     }

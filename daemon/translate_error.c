@@ -5,6 +5,7 @@
  *
  * Nothing here fails: what can't be read becomes an empty text, and the HTTP status decides.
  */
+#include <stdio.h>
 #include <strings.h>
 
 #include "json_reader.h"
@@ -203,6 +204,7 @@ static void append_clean(char *text, size_t size, const uint8_t *data, size_t le
     const size_t secret_len = secret ? strlen(secret) : 0;
     const size_t least = secret_len < REDACT_LEAST ? secret_len : REDACT_LEAST;
     size_t n = strlen(text);
+    bool after_control = false;
 
     while (len > 0) {
         const void *piece = data;
@@ -212,11 +214,18 @@ static void append_clean(char *text, size_t size, const uint8_t *data, size_t le
         if (secret_len > 0 && step >= least) {
             piece = redacted;
             piece_len = sizeof redacted - 1;
+            after_control = false;
         } else if ((step = control_length(data, len)) > 0) {
             piece = " ";
             piece_len = n > 0 && text[n - 1] != ' ';
+            after_control = true;
         } else {
             step = piece_len = character_length(data, len);
+            /* Indentation behind a line's end. */
+            if (after_control && *data == ' ')
+                piece_len = 0;
+            else
+                after_control = false;
         }
         if (piece_len >= size - n)
             break;
@@ -254,8 +263,11 @@ static void copy_texts(const struct findings *f, const char *secret, struct tran
         append_string(e->code, sizeof e->code, &f->status, secret);
     append_string(e->message, sizeof e->message, &f->message, secret);
     if (f->raw.len > 0) {
-        append_clean(e->message, sizeof e->message, (const uint8_t *)": ", 2, NULL);
-        append_string(e->message, sizeof e->message, &f->raw, secret);
+        char raw[TRANSLATE_MESSAGE_MAX] = "";
+        size_t n = strlen(e->message);
+        append_string(raw, sizeof raw, &f->raw, secret);
+        snprintf(e->message + n, sizeof e->message - n, "%s%s", n ? ": " : "", raw);
+        e->message[utf8_valid_prefix(e->message, strlen(e->message))] = '\0';
     }
 }
 

@@ -81,7 +81,10 @@ int upstream_new(struct worker *worker, struct config *config,
     u->worker = worker;
     u->settings = settings;
     u->config = config_ref(config);
-    if (upstream_headers_new(settings, key, false, &u->headers_unary) < 0 ||
+    u->url = curl_url();
+    if (!u->url ||
+        curl_url_set(u->url, CURLUPART_URL, settings->url, CURLU_PATH_AS_IS) != CURLUE_OK ||
+        upstream_headers_new(settings, key, false, &u->headers_unary) < 0 ||
         upstream_headers_new(settings, key, true, &u->headers_stream) < 0) {
         upstream_unref(u);
         return -ENOMEM;
@@ -106,6 +109,7 @@ struct upstream *upstream_unref(struct upstream *u)
         return NULL;
     while (u->n_idle > 0)
         curl_easy_cleanup(u->idle[--u->n_idle]);
+    curl_url_cleanup(u->url);
     headers_free(u->headers_unary);
     headers_free(u->headers_stream);
     config_unref(u->config);
@@ -134,19 +138,21 @@ bool upstream_has_http_2(void)
 }
 
 /* Options that hold for every request to this server. */
-static CURL *easy_new(const struct config_upstream *s)
+static CURL *easy_new(const struct upstream *u)
 {
+    const struct config_upstream *s = u->settings;
     CURL *easy = curl_easy_init();
     int64_t connect_ms = s->connect_timeout_us / 1000;
 
     if (!easy)
         return NULL;
     bool ok =
-        curl_easy_setopt(easy, CURLOPT_URL, s->url) == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_CURLU, u->url) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_USERAGENT, "completiond/" COMPLETIOND_VERSION) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
         /* "" keeps the environment's proxies out. */
         curl_easy_setopt(easy, CURLOPT_PROXY, s->proxy ? s->proxy : "") == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_NOPROXY, "") == CURLE_OK &&
         (!s->unix_path ||
          curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, s->unix_path) == CURLE_OK) &&
         (!s->ca_file || curl_easy_setopt(easy, CURLOPT_CAINFO, s->ca_file) == CURLE_OK);
@@ -192,7 +198,7 @@ static CURL *easy_new(const struct config_upstream *s)
 
 CURL *upstream_take_easy(struct upstream *u)
 {
-    return u->n_idle > 0 ? u->idle[--u->n_idle] : easy_new(u->settings);
+    return u->n_idle > 0 ? u->idle[--u->n_idle] : easy_new(u);
 }
 
 void upstream_give_easy(struct upstream *u, CURL *easy)

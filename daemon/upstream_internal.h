@@ -13,6 +13,7 @@ struct upstream {
     struct worker *worker;
     struct config *config; /* a reference, which keeps settings */
     const struct config_upstream *settings;
+    CURLU *url; /* parsed once; the handles refer to it */
     struct curl_slist *headers_unary, *headers_stream;
     CURL *idle[IDLE_HANDLES]; /* with all options of this server set */
     size_t n_idle;

@@ -213,6 +213,7 @@ static void mistakes_are_named_with_file_and_line(void **state)
         {"[upstream a]\nbase_url = http:///v1\n", NULL, "no host"},
         {"[upstream a]\nbase_url = http://u:p@h/v1\n", NULL, "can't hold"},
         {"[upstream a]\nbase_url = http://h/v1?x=1\n", NULL, "query ="},
+        {"[upstream a]\nbase_url = http://h:99999/v1\n", NULL, "do not make a URL"},
         {"[upstream a]\nbase_url = unix:relative:/v1\n", NULL, "unix:/path"},
         {"[upstream a]\nbase_url = http://h\ncredential = k\n", NULL, "LoadCredential"},
         {"[upstream a]\nbase_url = http://h\ncredential = k\ncredential_file = /k\n", NULL,

@@ -272,7 +272,7 @@ static void test_logprobs_keep_their_nulls(void **state)
                     "\"text_offset\":[0,1]",
                     "<A>< robot> null -9.25 null { robot:-9.25, little:-3} @0 @1");
     expect_logprobs("\"token_logprobs\":[0,null,-0.0,-9999.0,-1e-320]",
-                    " 0 null -0 -9999 -9.99988671826831e-321");
+                    " 0 null -0 -9999 -9.9998886718268301e-321");
     expect_logprobs("\"top_logprobs\":[{},null,{\"a\":null}]", " {} null {a:null}");
     expect_logprobs("\"tokens\":[],\"token_logprobs\":[],\"top_logprobs\":[],\"text_offset\":[]",
                     "");
