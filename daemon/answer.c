@@ -229,20 +229,20 @@ static void on_head(void *user, const struct transfer_head *head)
 static void fail_as_transfer_ended(struct call *call, const struct transfer_result *result)
 {
     const struct config_upstream *settings = upstream_settings(call->upstream);
+    enum transfer_outcome outcome = result->outcome;
     bool cut = call->n_replies > 0 || result->phase == TRANSFER_BODY;
     const char *reason = "", *what = "";
     char timer[96] = "", text[512];
     int64_t limit_us = 0;
 
-    switch (result->outcome) {
+    /* libcurl is content with a status line that nothing follows. */
+    if (outcome == TRANSFER_COMPLETE && call->response == CALL_RESPONSE_NONE)
+        outcome = TRANSFER_BROKEN;
+    switch (outcome) {
     case TRANSFER_COMPLETE:
-        if (call->response != CALL_RESPONSE_NONE) {
-            reason = "STREAM_TRUNCATED";
-            what = "ended the stream without saying that the answer is whole";
-            break;
-        }
-        /* libcurl is content with a status line that nothing follows. */
-        /* fall through */
+        reason = "STREAM_TRUNCATED";
+        what = "ended the stream without saying that the answer is whole";
+        break;
     case TRANSFER_BROKEN:
         reason = cut ? "STREAM_TRUNCATED" : "UPSTREAM_BROKEN";
         what = cut ? "broke off in the middle of the answer" : "broke off without an answer";

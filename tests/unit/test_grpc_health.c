@@ -61,10 +61,7 @@ static void unknown_services_are_not_found(void **state)
 
 static void requests_that_are_no_protobuf_are_invalid(void **state)
 {
-    static const char *const bad[] = {"\x0a",
-                                      "\x0a\x05"
-                                      "abc",
-                                      "\x08", "\x0f\x01"};
+    static const char *const bad[] = {"\x0a", "\x0a\x05xyz", "\x08", "\x0f\x01"};
     struct buffer reply = BUFFER_INIT(100);
     (void)state;
 
