@@ -8,14 +8,14 @@
 #include "../proto/grpc/grpc_health.h"
 #include "internal.h"
 
-enum { REQUEST_MAX_BYTES = 64 << 20 };
-
 /* Environment variables do not count in programs that run with other rights than their user's. */
 static int find_socket(const char *path, char *out, size_t size)
 {
     const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
     int n;
 
+    if (path && !*path)
+        return -EINVAL;
     if (!path)
         path = secure_getenv("COMPLETIOND_SOCKET");
     if (path && *path) {

@@ -15,17 +15,17 @@
  *
  * Conventions
  *   - Functions that can fail return 0 (or a positive number that they describe), or a negative
- * errno value. Results come last and are untouched on failure.
+ *     errno value. Results come last and are untouched on failure.
  *   - _free() takes NULL and returns NULL.
- *   - Texts go in with a length in bytes, or COMPLETION_ZERO_TERMINATED; they must be UTF-8, which
- *     the daemon checks. Texts come out as struct completion_text.
+ *   - Texts go in with a length in bytes, or COMPLETION_ZERO_TERMINATED; they must be UTF-8,
+ *     which the daemon checks. Texts come out as struct completion_text.
  *   - What is not set is not sent: the model's default holds. Ranges are the API's, documented in
  *     completion.proto; the daemon checks them and names the field.
  *   - The library has no global state, starts no thread, raises and handles no signal, and writes
  *     nothing. One client, and what comes from it, belongs to one thread at a time; different
- * clients may be used in different threads. After fork() the child can't use the parent's client
- * (-ECHILD).
- *   - A timeout is in milliseconds for the whole call; negative: none.
+ *     clients may be used in different threads. After fork() the child can't use the parent's
+ *     client (-ECHILD), but free it.
+ *   - A timeout is in milliseconds for the whole call; negative: none. The clock is monotonic.
  */
 #ifndef COMPLETION_H
 #define COMPLETION_H
@@ -108,8 +108,9 @@ int completion_error_retryable(const completion_error *error);
 /*
  * A client connects at its first call, keeps one connection for all of its calls, and connects anew
  * when that is gone. socket_path NULL: $COMPLETIOND_SOCKET, else
- * $XDG_RUNTIME_DIR/completiond/rpc.sock if it is there, else /run/completiond/rpc.sock.
- * 0, -ENOMEM, or -ENAMETOOLONG (more than 107 bytes).
+ * $XDG_RUNTIME_DIR/completiond/rpc.sock if it is there, else /run/completiond/rpc.sock. Programs
+ * that run with other rights than their user's do not look at the environment.
+ * 0, -ENOMEM, -EINVAL ("") or -ENAMETOOLONG (more than 107 bytes).
  */
 int completion_client_new(const char *socket_path, completion_client **ret);
 
@@ -119,9 +120,10 @@ completion_client *completion_client_free(completion_client *client);
 const char *completion_client_socket(const completion_client *client);
 
 /*
- * While a call blocks, `wait` is called every interval_ms, and when a signal interrupts the wait;
- * elapsed_ms counts from the beginning of this wait. Not 0: the call is cancelled, and fails with
- * -ECANCELED. NULL: nothing is called.
+ * While a call blocks, `wait` is called about every interval_ms, and when a signal interrupts the
+ * wait; elapsed_ms counts from the beginning of this wait. Not 0: the call is cancelled, and fails
+ * with -ECANCELED. It may call completion_stream_cancel(), and nothing else with this client. NULL:
+ * nothing is called.
  */
 void completion_client_set_wait(completion_client *client,
                                 int (*wait)(void *user, int64_t elapsed_ms), void *user,
@@ -133,7 +135,9 @@ int completion_client_check(completion_client *client, int64_t timeout_ms, compl
 /* ---- Requests ---- */
 
 /* A request may be used for any number of calls, and changed between them. Setters return 0,
- * -EINVAL (NULL, or a text of more than 4 MiB) or -ENOMEM. */
+ * -EINVAL (NULL, or a text of more than 4 MiB) or -ENOMEM, and then the request is as it was. _set_
+ * takes the place of what was set or added before, _add_ adds to what was added; setting one form
+ * of prompt or stop takes the place of another. */
 int completion_request_new(completion_request **ret);
 completion_request *completion_request_free(completion_request *request);
 
@@ -182,7 +186,8 @@ int completion_create(completion_client *client, const completion_request *reque
                       int64_t timeout_ms, completion_result **ret, completion_error *error);
 
 /* Starts a streamed answer. Several streams of a client may be open at once; one that is not read
- * holds up only its own upstream. 0 or negative, as above. */
+ * holds up only its own upstream. 0 or negative, as above. If the daemon provably did nothing with
+ * a call, because it was being restarted, the call is made again once, on a new connection. */
 int completion_stream_open(completion_client *client, const completion_request *request,
                            int64_t timeout_ms, completion_stream **ret, completion_error *error);
 
@@ -225,7 +230,8 @@ enum completion_usage_field {
 };
 
 /* Functions that return int and fill ret: 1 if the value is there, else 0. A choice (from 0, in the
- * order of the message, not the API's index) or position that does not exist has nothing. */
+ * order of the message, not the API's index) or position that does not exist has nothing. `extra`
+ * is the text of a JSON object: the members that the API does not have, as the server sent them. */
 completion_result *completion_result_free(completion_result *result);
 completion_text completion_result_id(const completion_result *result);
 completion_text completion_result_model(const completion_result *result);
@@ -237,6 +243,9 @@ int completion_result_created(const completion_result *result, int64_t *ret);
 int completion_result_has_usage(const completion_result *result);
 int completion_result_usage(const completion_result *result, enum completion_usage_field field,
                             int64_t *ret);
+completion_text completion_usage_extra(const completion_result *result);
+completion_text completion_usage_completion_tokens_extra(const completion_result *result);
+completion_text completion_usage_prompt_tokens_extra(const completion_result *result);
 
 size_t completion_result_n_choices(const completion_result *result);
 int completion_choice_index(const completion_result *result, size_t choice, int32_t *ret);
@@ -260,11 +269,15 @@ int completion_logprobs_token_logprob(const completion_result *result, size_t ch
                                       double *ret);
 /* How many likeliest tokens are given for the position; -1: the server sent null. */
 int completion_logprobs_n_top(const completion_result *result, size_t choice, size_t token);
-int completion_logprobs_top(const completion_result *result, size_t choice, size_t token,
-                            size_t rank, completion_text *ret_token, double *ret_logprob);
+/* The one at this rank, from 0, in the server's order. */
+completion_text completion_logprobs_top_token(const completion_result *result, size_t choice,
+                                              size_t token, size_t rank);
+int completion_logprobs_top_logprob(const completion_result *result, size_t choice, size_t token,
+                                    size_t rank, double *ret);
 
 /* The result in the API's own form, one line of JSON with a NUL behind it, `extra` merged in where
- * it came from. To be freed with free(). 0 or -ENOMEM. */
+ * it came from. To be freed with free(). ret_length may be NULL. 0, -EINVAL (NULL), -ENOMEM, or
+ * -EBADMSG: an `extra` is not JSON. */
 int completion_result_to_json(const completion_result *result, char **ret, size_t *ret_length);
 
 #ifdef __cplusplus

@@ -12,7 +12,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { MESSAGE_MAX = 2048, WORD_MAX = 160 };
+enum { MESSAGE_MAX = 2048, WORD_MAX = 160, REQUEST_MAX_BYTES = 64 << 20 };
 
 struct completion_error {
     enum completion_status status;
@@ -31,10 +31,6 @@ int error_set(completion_error *error, int r, enum completion_status status, con
               ...) __attribute__((format(printf, 4, 5)));
 void error_from_call(completion_error *error, const struct grpc_client_call *call);
 
-/* ---- channel.c: one connection, shared by the client and the calls on it ---- */
-
-struct channel;
-
 struct completion_client {
     char socket[108];
     pid_t pid;
@@ -44,8 +40,48 @@ struct completion_client {
     int wait_interval_ms;
 };
 
-/* A call with its one request message, which is kept: where the daemon provably did nothing with
- * it, it is made again, once. */
+/* ---- channel.c: one connection, shared by the client and the calls on it ---- */
+
+struct channel {
+    unsigned n_refs;
+    int fd; /* -1 once it is closed */
+    struct grpc_client_session *session;
+    size_t request_bytes; /* of the calls on it: what the output may hold for their sake */
+    uint8_t *input;
+};
+
+int64_t now_us(void);
+
+/* A wait for one thing, which may take several polls. */
+struct wait {
+    int64_t deadline_us;       /* CLOCK_MONOTONIC; INT64_MAX: none */
+    int64_t start_us, hook_us; /* when it began; when the client's hook was called last */
+};
+
+struct wait wait_begin(int64_t deadline_us);
+
+/* Connected, with a reference for the caller; blocks only while the daemon's backlog is full. */
+int channel_new(const completion_client *client, int64_t deadline_us, struct channel **ret,
+                completion_error *error);
+struct channel *channel_unref(struct channel *c);
+
+/* Both take what goes at once, and end all calls if the connection breaks. */
+void channel_read(struct channel *c);
+void channel_write(struct channel *c);
+
+/* Reads, writes, and waits where there is nothing to do, once. 0: something may have changed;
+ * -ETIMEDOUT; -ECANCELED, by the client's hook; or another errno of poll(). */
+int channel_turn(struct channel *c, const completion_client *client, struct wait *wait);
+
+/* New calls can be made on it. */
+bool channel_is_open(const struct channel *c);
+
+/* In a child after fork() the connection is the parent's: nothing may be sent on it. */
+void channel_abandon(struct channel *c);
+
+/* ---- rpc.c: a call with its one request message ---- */
+
+/* The message is kept: where the daemon provably did nothing with it, it is sent again, once. */
 struct rpc {
     completion_client *client;
     struct channel *channel; /* a reference */
@@ -66,8 +102,6 @@ int rpc_start(struct rpc *rpc, completion_client *client, const char *path, stru
 int rpc_next(struct rpc *rpc, const uint8_t **ret, size_t *ret_len, completion_error *error);
 void rpc_cancel(struct rpc *rpc);
 void rpc_done(struct rpc *rpc);
-
-struct channel *channel_unref(struct channel *c);
 
 /* ---- request.c, result.c ---- */
 

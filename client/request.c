@@ -35,7 +35,7 @@ enum {
     EXTRA_BODY = 22,
 };
 
-enum { TEXT_MAX_BYTES = 4 << 20, REQUEST_MAX_BYTES = 64 << 20 };
+enum { TEXT_MAX_BYTES = 4 << 20 };
 
 /* A oneof: which field it is, and that field's bytes so far. */
 struct choice {
@@ -124,26 +124,44 @@ static int set_double(completion_request *r, uint32_t field, double value)
     return settle(&r->fields, before);
 }
 
-/* Another field of the oneof takes the place of what was set before. */
-static void choose(struct choice *c, uint32_t field, bool again)
+/* Where to write a field of the oneof: behind its elements if one is added, else to a new buffer
+ * that takes the place of what was set before, once that has succeeded. */
+static struct buffer *choice_begin(struct choice *c, uint32_t field, bool add, struct buffer *fresh)
 {
-    if (c->field != field || !again)
-        buffer_truncate(&c->bytes, 0);
+    *fresh = BUFFER_INIT(REQUEST_MAX_BYTES);
+    return add && c->field == field ? &c->bytes : fresh;
+}
+
+static int choice_end(struct choice *c, uint32_t field, struct buffer *b, size_t length_before)
+{
+    int r = settle(b, length_before);
+
+    if (b == &c->bytes)
+        return r;
+    if (r < 0) {
+        buffer_done(b);
+        return r;
+    }
+    buffer_done(&c->bytes);
+    c->bytes = *b;
     c->field = field;
+    return 0;
 }
 
 static int choose_text(completion_request *r, struct choice *c, uint32_t field, bool add,
                        const char *text, size_t length)
 {
+    struct buffer fresh;
+
     if (!r || !take_length(text, &length))
         return -EINVAL;
-    choose(c, field, add);
-    size_t before = buffer_length(&c->bytes);
+    struct buffer *b = choice_begin(c, field, add, &fresh);
+    size_t before = buffer_length(b);
     if (add)
-        wire_append_bytes(&c->bytes, 1, text, length);
+        wire_append_bytes(b, 1, text, length);
     else
-        buffer_append(&c->bytes, text, length);
-    return settle(&c->bytes, before);
+        buffer_append(b, text, length);
+    return choice_end(c, field, b, before);
 }
 
 static int choose_tokens(completion_request *r, uint32_t field, bool add, const int32_t *ids,
@@ -151,8 +169,7 @@ static int choose_tokens(completion_request *r, uint32_t field, bool add, const 
 {
     if (!r || (!ids && n > 0) || n > TEXT_MAX_BYTES)
         return -EINVAL;
-    struct buffer *b = &r->prompt.bytes;
-    choose(&r->prompt, field, add);
+    struct buffer fresh, *b = choice_begin(&r->prompt, field, add, &fresh);
     size_t before = buffer_length(b);
     size_t array = add ? wire_begin(b, 1) : 0;
     size_t packed = wire_begin(b, 1);
@@ -161,7 +178,7 @@ static int choose_tokens(completion_request *r, uint32_t field, bool add, const 
     wire_end(b, packed);
     if (add)
         wire_end(b, array);
-    return settle(b, before);
+    return choice_end(&r->prompt, field, b, before);
 }
 
 static int set_stream_option(completion_request *r, uint32_t field, int value)

@@ -108,6 +108,16 @@ EXPORT int completion_result_usage(const completion_result *r, enum completion_u
     return 0;
 }
 
+#define USAGE_EXTRA(name, path)                                                                    \
+    EXPORT completion_text completion_usage_##name(const completion_result *r)                     \
+    {                                                                                              \
+        const Completion__V1__CompletionUsage *u = r ? result_message(r)->usage : NULL;            \
+        return u && (path) ? view((path)->has_extra, &(path)->extra) : (completion_text){NULL, 0}; \
+    }
+USAGE_EXTRA(extra, u)
+USAGE_EXTRA(completion_tokens_extra, u->completion_tokens_details)
+USAGE_EXTRA(prompt_tokens_extra, u->prompt_tokens_details)
+
 /* ---- Choices ---- */
 
 static const Completion__V1__CompletionChoice *choice_at(const completion_result *r, size_t i)
@@ -239,17 +249,29 @@ EXPORT int completion_logprobs_n_top(const completion_result *r, size_t i, size_
     return l->top_logprobs[k]->is_null ? -1 : (int)l->top_logprobs[k]->n_entries;
 }
 
-EXPORT int completion_logprobs_top(const completion_result *r, size_t i, size_t k, size_t rank,
-                                   completion_text *ret_token, double *ret_logprob)
+static const Completion__V1__TopLogprob *top_of(const completion_result *r, size_t i, size_t k,
+                                                size_t rank)
 {
     int n = completion_logprobs_n_top(r, i, k);
 
-    if (n < 0 || rank >= (size_t)n)
+    return n < 0 || rank >= (size_t)n ? NULL : logprobs_of(r, i)->top_logprobs[k]->entries[rank];
+}
+
+EXPORT completion_text completion_logprobs_top_token(const completion_result *r, size_t i, size_t k,
+                                                     size_t rank)
+{
+    const Completion__V1__TopLogprob *t = top_of(r, i, k, rank);
+
+    return t ? view(t->has_token, &t->token) : (completion_text){NULL, 0};
+}
+
+EXPORT int completion_logprobs_top_logprob(const completion_result *r, size_t i, size_t k,
+                                           size_t rank, double *ret)
+{
+    const Completion__V1__TopLogprob *t = top_of(r, i, k, rank);
+
+    if (!t || !t->has_logprob)
         return 0;
-    const Completion__V1__TopLogprob *t = logprobs_of(r, i)->top_logprobs[k]->entries[rank];
-    if (ret_token)
-        *ret_token = view(t->has_token, &t->token);
-    if (ret_logprob)
-        *ret_logprob = t->logprob;
+    *ret = t->logprob;
     return 1;
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "../proto/json_reader.h"
 #include "../proto/json_writer.h"
 #include "internal.h"
 
@@ -24,10 +25,18 @@ static void put_text(struct json_writer *w, const char *key, protobuf_c_boolean 
     put_bytes(w, b);
 }
 
+/* The daemon checks what it sends; what is sent by something else must not pass for JSON. */
 static void put_extra(struct json_writer *w, protobuf_c_boolean has, const ProtobufCBinaryData *b)
 {
-    if (has)
+    struct json_reader r;
+
+    if (!has)
+        return;
+    json_reader_init(&r, b->data, b->len);
+    if (json_peek(&r) == JSON_OBJECT && json_skip(&r, NULL) && json_reader_end(&r))
         json_raw_members(w, b->data, b->len);
+    else if (!w->out->error)
+        w->out->error = -EBADMSG;
 }
 
 static void put_int(struct json_writer *w, const char *key, protobuf_c_boolean has, int64_t value)
@@ -186,8 +195,9 @@ EXPORT int completion_result_to_json(const completion_result *r, char **ret, siz
     size_t length = buffer_length(&out);
     buffer_append_byte(&out, '\0');
     if (out.error) {
+        int e = out.error == -EBADMSG ? -EBADMSG : -ENOMEM;
         buffer_done(&out);
-        return -ENOMEM;
+        return e;
     }
     /* Nothing was consumed: the memory begins with the text. */
     *ret = (char *)out.data;
