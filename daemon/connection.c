@@ -11,7 +11,11 @@
 #include "log.h"
 #include "server.h"
 
-enum { READ_BYTES = 65536, OUTPUT_KEPT_BYTES = 4096 };
+enum {
+    READ_BYTES = 65536,
+    OUTPUT_KEPT_BYTES = 4096,
+    MEMORY_MAX_BYTES = 32 << 20,
+};
 
 static void on_readable(evutil_socket_t fd, short what, void *user);
 
@@ -106,6 +110,7 @@ void connection_wake(struct connection *c)
 int connection_new(struct server *server, int fd, struct connection **ret)
 {
     struct connection *c = calloc(1, sizeof *c);
+    struct grpc_server_options options = grpc_server_options_default;
     int r = -ENOMEM;
 
     if (!c) {
@@ -116,13 +121,15 @@ int connection_new(struct server *server, int fd, struct connection **ret)
     c->worker = server->worker;
     c->fd = fd;
     c->flush.run = run_flush;
+    c->memory = MEMORY_INIT(MEMORY_MAX_BYTES, &server->memory);
+    options.memory = &c->memory;
     LIST_INIT(&c->calls);
     event_assign(&c->readable, c->worker->base, fd, EV_READ | EV_PERSIST, on_readable, c);
     event_assign(&c->writable, c->worker->base, fd, EV_WRITE, on_writable, c);
 
     r = caller_init(&c->caller, fd);
     if (r == 0)
-        r = grpc_server_session_new(&grpc_server_options_default, &call_handler, c, &c->session);
+        r = grpc_server_session_new(&options, &call_handler, c, &c->session);
     if (r == 0 && event_add(&c->readable, NULL) < 0)
         r = -ENOMEM;
     if (r < 0) {

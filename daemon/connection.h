@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 
+#include "../proto/memory.h"
 #include "policy.h"
 #include "worker.h"
 
@@ -22,6 +23,7 @@ struct connection {
     int fd;
     struct event readable, writable;
     struct task flush;
+    struct memory memory; /* of all that is kept for this caller's sake */
     struct grpc_server_session *session;
     struct caller caller;
     LIST_HEAD(, call) calls; /* not owned: they end with the session's */

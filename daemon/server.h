@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <sys/queue.h>
 
+#include "../proto/memory.h"
 #include "worker.h"
 
 struct connection;
@@ -21,6 +22,7 @@ struct server {
     LIST_HEAD(, connection) connections;
     LIST_HEAD(, connection) forgotten; /* to be freed at the end of the turn */
     size_t n_connections, max_connections;
+    struct memory memory; /* of all connections; the parent of theirs */
     struct task reap;
     struct event accept_again, drain;
     int64_t last_complaint_us;

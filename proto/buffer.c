@@ -6,10 +6,18 @@
 
 enum { FIRST_BYTES = 256 };
 
-void buffer_done(struct buffer *b)
+static void release(struct buffer *b)
 {
     free(b->data);
-    *b = BUFFER_INIT(b->limit_bytes);
+    memory_release(b->memory, b->capacity);
+    b->data = NULL;
+    b->start = b->end = b->capacity = 0;
+}
+
+void buffer_done(struct buffer *b)
+{
+    release(b);
+    b->error = 0;
 }
 
 void buffer_wipe(struct buffer *b)
@@ -17,6 +25,53 @@ void buffer_wipe(struct buffer *b)
     if (b->data)
         explicit_bzero(b->data, b->capacity);
     buffer_done(b);
+}
+
+/* Twice as much until it is enough, but not more than will ever be held. */
+static size_t next_capacity(const struct buffer *b, size_t needed)
+{
+    size_t capacity = b->capacity ? b->capacity : FIRST_BYTES;
+
+    while (capacity < needed && capacity <= SIZE_MAX / 2)
+        capacity += capacity;
+    if (capacity > b->limit_bytes && b->capacity < b->limit_bytes)
+        capacity = b->limit_bytes;
+    return capacity > needed ? capacity : needed;
+}
+
+/* Charges the difference. Where an account has no room for a doubling it may have some for less;
+ * by an eighth, so that many small steps still cost no more than a few copies of each byte. */
+static bool charge(struct buffer *b, size_t needed, size_t *capacity)
+{
+    if (*capacity <= b->capacity || memory_charge(b->memory, *capacity - b->capacity))
+        return true;
+    size_t less = needed + needed / 8;
+    if (less >= *capacity || !memory_charge(b->memory, less - b->capacity))
+        return false;
+    *capacity = less;
+    return true;
+}
+
+static int grow(struct buffer *b, size_t needed)
+{
+    size_t length = buffer_length(b), capacity = next_capacity(b, needed);
+
+    if (!charge(b, needed, &capacity))
+        return -EDQUOT;
+    uint8_t *data = malloc(capacity);
+    if (!data) {
+        if (capacity > b->capacity)
+            memory_release(b->memory, capacity - b->capacity);
+        return -ENOMEM;
+    }
+    if (length)
+        memcpy(data, b->data + b->start, length);
+    free(b->data);
+    b->data = data;
+    b->capacity = capacity;
+    b->start = 0;
+    b->end = length;
+    return 0;
 }
 
 uint8_t *buffer_reserve_slow(struct buffer *b, size_t n)
@@ -40,23 +95,8 @@ uint8_t *buffer_reserve_slow(struct buffer *b, size_t n)
         return b->data + b->end;
     }
 
-    size_t capacity = b->capacity ? b->capacity : FIRST_BYTES;
-    while (capacity - length < n)
-        capacity += capacity;
-
-    uint8_t *data = malloc(capacity);
-    if (!data) {
-        b->error = -ENOMEM;
-        return NULL;
-    }
-    if (length)
-        memcpy(data, b->data + b->start, length);
-    free(b->data);
-    b->data = data;
-    b->capacity = capacity;
-    b->start = 0;
-    b->end = length;
-    return b->data + b->end;
+    b->error = grow(b, length + n);
+    return b->error ? NULL : b->data + b->end;
 }
 
 void buffer_append_string(struct buffer *b, const char *s)
@@ -100,9 +140,6 @@ void buffer_consume(struct buffer *b, size_t n)
 
 void buffer_trim(struct buffer *b, size_t keep_bytes)
 {
-    if (b->data && buffer_length(b) == 0 && b->capacity > keep_bytes) {
-        free(b->data);
-        b->data = NULL;
-        b->start = b->end = b->capacity = 0;
-    }
+    if (b->data && buffer_length(b) == 0 && b->capacity > keep_bytes)
+        release(b);
 }

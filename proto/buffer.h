@@ -4,6 +4,9 @@
  * It has a limit, and failures are sticky: once memory ran out or the limit would have been passed,
  * `error` is set, nothing more is appended, and what was there before stays readable. So a writer
  * appends all it has and asks once.
+ *
+ * Its memory may be charged to an account (memory.h), each growth before it is allocated. A buffer
+ * may be moved by assignment: the account goes with the bytes.
  */
 #ifndef BUFFER_H
 #define BUFFER_H
@@ -13,18 +16,23 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "memory.h"
+
 struct buffer {
     uint8_t *data; /* allocated memory, NULL while there is none */
     size_t start;  /* first byte not consumed yet */
     size_t end;    /* one past the last byte */
     size_t capacity;
-    size_t limit_bytes; /* most bytes held at once */
-    int error;          /* 0, -ENOMEM, -EMSGSIZE (limit) */
+    size_t limit_bytes;    /* most bytes held at once */
+    int error;             /* 0, -ENOMEM, -EMSGSIZE (limit_bytes), -EDQUOT (account used up) */
+    struct memory *memory; /* what its capacity is charged to; NULL: to nothing */
 };
 
-#define BUFFER_INIT(limit) ((struct buffer){.limit_bytes = (limit)})
+#define BUFFER_INIT(limit) BUFFER_INIT_IN(limit, NULL)
+#define BUFFER_INIT_IN(limit, account)                                                             \
+    ((struct buffer){.limit_bytes = (limit), .memory = (account)})
 
-/* Frees the memory; the buffer is empty, without error and usable again. */
+/* Frees the memory; the buffer is empty, without error and usable again, with the same limits. */
 void buffer_done(struct buffer *b);
 
 /* As buffer_done(), but wipes the bytes first: for what held a key. */

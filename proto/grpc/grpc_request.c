@@ -18,11 +18,22 @@ enum seen {
 };
 
 /* In the order of what to complain of first. */
-enum fault { FAULT_MALFORMED, FAULT_SIZE, FAULT_METHOD, FAULT_TYPE, FAULT_ENCODING, FAULT_TIMEOUT };
+enum fault {
+    FAULT_MALFORMED,
+    FAULT_SIZE,
+    FAULT_MEMORY,
+    FAULT_METHOD,
+    FAULT_TYPE,
+    FAULT_ENCODING,
+    FAULT_TIMEOUT
+};
 
 static const struct grpc_refusal refusals[] = {
     [FAULT_MALFORMED] = {"400", GRPC_INTERNAL, "malformed request headers"},
     [FAULT_SIZE] = {"200", GRPC_RESOURCE_EXHAUSTED, "request headers are too large"},
+    [FAULT_MEMORY] = {"200", GRPC_RESOURCE_EXHAUSTED,
+                      "the request headers do not fit into the memory limit of this connection, "
+                      "user or daemon"},
     [FAULT_METHOD] = {"405", GRPC_INTERNAL, "gRPC calls are made with the method POST"},
     [FAULT_TYPE] = {"415", GRPC_INTERNAL, "gRPC calls have the content-type application/grpc"},
     [FAULT_ENCODING] = {"200", GRPC_UNIMPLEMENTED,
@@ -30,10 +41,10 @@ static const struct grpc_refusal refusals[] = {
     [FAULT_TIMEOUT] = {"200", GRPC_INTERNAL, "malformed grpc-timeout"},
 };
 
-void grpc_request_init(struct grpc_request *r, size_t max_bytes)
+void grpc_request_init(struct grpc_request *r, size_t max_bytes, struct memory *memory)
 {
     *r = (struct grpc_request){
-        .text = BUFFER_INIT(SIZE_MAX), /* by max_bytes */
+        .text = BUFFER_INIT_IN(SIZE_MAX, memory), /* by max_bytes */
         .max_bytes = max_bytes,
         .timeout_us = -1,
     };
@@ -95,7 +106,7 @@ static void keep(struct grpc_request *r, const uint8_t *name, size_t name_len, c
 
     /* By hand, because growing must not leave a copy of a key in freed memory. */
     if (r->text.capacity - r->text.end < n) {
-        struct buffer grown = BUFFER_INIT(SIZE_MAX);
+        struct buffer grown = BUFFER_INIT_IN(SIZE_MAX, r->text.memory);
         buffer_reserve(&grown, 2 * length + n + USUAL_BYTES);
         buffer_append(&grown, buffer_bytes(&r->text), length);
         buffer_wipe(&r->text);
@@ -106,7 +117,7 @@ static void keep(struct grpc_request *r, const uint8_t *name, size_t name_len, c
     buffer_append(&r->text, value, value_len);
     buffer_append_byte(&r->text, 0);
     if (r->text.error)
-        set_fault(r, FAULT_SIZE);
+        set_fault(r, FAULT_MEMORY);
 }
 
 static void add_pseudo(struct grpc_request *r, const uint8_t *name, size_t name_len,
@@ -148,7 +159,7 @@ void grpc_request_add(struct grpc_request *r, const uint8_t *name, size_t name_l
     r->bytes += name_len + value_len + HEADER_OVERHEAD;
     if (r->bytes > r->max_bytes)
         set_fault(r, FAULT_SIZE);
-    if (r->faults & 1 << FAULT_SIZE)
+    if (r->faults & (1 << FAULT_SIZE | 1 << FAULT_MEMORY))
         return;
     if (name_len > 0 && name[0] == ':') {
         add_pseudo(r, name, name_len, value, value_len);
@@ -176,9 +187,11 @@ const struct grpc_refusal *grpc_request_check(const struct grpc_request *r)
 {
     unsigned faults = r->faults;
 
-    /* What comes behind the size limit has not been looked at. */
-    if (faults & 1 << FAULT_SIZE)
+    /* What comes behind these limits has not been looked at. */
+    if (faults & (1 << FAULT_SIZE))
         return &refusals[FAULT_SIZE];
+    if (faults & (1 << FAULT_MEMORY))
+        return &refusals[FAULT_MEMORY];
     if (!(r->seen & SEEN_METHOD) || !(r->seen & SEEN_PATH))
         faults |= 1 << FAULT_MALFORMED;
     if (!(r->seen & SEEN_CONTENT_TYPE))

@@ -24,7 +24,8 @@ struct grpc_request {
     uint8_t faults;
 };
 
-void grpc_request_init(struct grpc_request *r, size_t max_bytes);
+/* What is kept is charged to memory, which may be NULL. */
+void grpc_request_init(struct grpc_request *r, size_t max_bytes, struct memory *memory);
 
 /* Wipes what was kept: metadata may hold a key. */
 void grpc_request_done(struct grpc_request *r);

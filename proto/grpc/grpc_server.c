@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "grpc_server_call.h"
+#include "http2_memory.h"
 
 enum {
     CONNECTION_WINDOW = 1 << 20,
@@ -208,22 +209,34 @@ static int submit_settings(struct grpc_server_session *s)
     return 0;
 }
 
+static struct grpc_server_session *allocate_session(const struct grpc_server_options *options)
+{
+    struct grpc_server_session *s = NULL;
+
+    if (memory_charge(options->memory, sizeof *s) && !(s = calloc(1, sizeof *s)))
+        memory_release(options->memory, sizeof *s);
+    if (!s)
+        return NULL;
+    s->options = *options;
+    s->output = BUFFER_INIT_IN(options->output_bytes + OUTPUT_EXCESS, options->memory);
+    LIST_INIT(&s->calls);
+    return s;
+}
+
 int grpc_server_session_new(const struct grpc_server_options *options,
                             const struct grpc_server_handler *handler, void *user,
                             struct grpc_server_session **ret)
 {
-    struct grpc_server_session *s = calloc(1, sizeof *s);
+    struct grpc_server_session *s = allocate_session(options);
     nghttp2_session_callbacks *callbacks = new_callbacks();
     nghttp2_option *option = new_option();
+    nghttp2_mem memory = http2_memory(options->memory);
     int rc = -ENOMEM;
 
     if (s && callbacks && option) {
         s->handler = handler;
         s->user = user;
-        s->options = *options;
-        s->output = BUFFER_INIT(options->output_bytes + OUTPUT_EXCESS);
-        LIST_INIT(&s->calls);
-        if (nghttp2_session_server_new2(&s->h2, callbacks, s, option) == 0)
+        if (nghttp2_session_server_new3(&s->h2, callbacks, s, option, &memory) == 0)
             rc = submit_settings(s);
     }
     nghttp2_session_callbacks_del(callbacks);
@@ -247,6 +260,7 @@ struct grpc_server_session *grpc_server_session_free(struct grpc_server_session 
     }
     nghttp2_session_del(s->h2);
     buffer_done(&s->output);
+    memory_release(s->options.memory, sizeof *s);
     free(s);
     return NULL;
 }

@@ -58,6 +58,9 @@ struct grpc_server_options {
         high_water_bytes; /* of replies of one call; above it, grpc_server_call_is_full(). 64 KiB */
     size_t max_pending_bytes; /* of replies of one call: more fails the call. 36 MiB */
     size_t output_bytes;      /* frames are made while the output holds less. 64 KiB */
+    struct memory *memory;    /* all that the session holds is charged to it; outlives the session.
+                               * When it is used up, calls fail with RESOURCE_EXHAUSTED, or the
+                               * connection with -ENOMEM. NULL: without an account */
 };
 
 /* The numbers above. */
@@ -120,7 +123,8 @@ const char *grpc_server_call_metadata(const struct grpc_server_call *call, const
 /*
  * A reply message, written in place: append the message to the buffer that _begin() returns (do not
  * consume, truncate or keep it), then _end() or, if it came to nothing, _abort(). Returns 0, or
- * -EMSGSIZE / -ENOMEM, and then the message is not sent and the call goes on.
+ * -EMSGSIZE / -ENOMEM / -EDQUOT (the account of memory is used up), and then the message is not
+ * sent and the call goes on.
  */
 struct buffer *grpc_server_call_message_begin(struct grpc_server_call *call);
 int grpc_server_call_message_end(struct grpc_server_call *call);

@@ -28,16 +28,19 @@ enum {
 
 struct grpc_server_call *grpc_server_call_new(struct grpc_server_session *s, int32_t stream_id)
 {
-    struct grpc_server_call *call = calloc(1, sizeof *call);
+    struct memory *memory = s->options.memory;
+    struct grpc_server_call *call = NULL;
 
+    if (memory_charge(memory, sizeof *call) && !(call = calloc(1, sizeof *call)))
+        memory_release(memory, sizeof *call);
     if (!call)
         return NULL;
     call->session = s;
     call->stream_id = stream_id;
-    grpc_request_init(&call->request, s->options.max_header_bytes);
-    call->body = BUFFER_INIT(SIZE_MAX); /* by max_message_bytes, on the prefix */
-    call->reply = BUFFER_INIT(s->options.max_pending_bytes);
-    call->trailer = BUFFER_INIT(SIZE_MAX);
+    grpc_request_init(&call->request, s->options.max_header_bytes, memory);
+    call->body = BUFFER_INIT_IN(SIZE_MAX, memory); /* by max_message_bytes, on the prefix */
+    call->reply = BUFFER_INIT_IN(s->options.max_pending_bytes, memory);
+    call->trailer = BUFFER_INIT_IN(SIZE_MAX, memory);
     LIST_INSERT_HEAD(&s->calls, call, entry);
     return call;
 }
@@ -58,6 +61,7 @@ void grpc_server_call_close(struct grpc_server_call *call)
     buffer_done(&call->body);
     buffer_done(&call->reply);
     buffer_done(&call->trailer);
+    memory_release(s->options.memory, sizeof *call);
     free(call);
 }
 
@@ -190,7 +194,10 @@ void grpc_server_call_receive(struct grpc_server_call *call, const uint8_t *data
         return;
     buffer_append(&call->body, data, len);
     if (call->body.error)
-        fail(call, GRPC_RESOURCE_EXHAUSTED, "no memory for the request");
+        fail(call, GRPC_RESOURCE_EXHAUSTED,
+             call->body.error == -EDQUOT ? "the request does not fit into the memory limit of this "
+                                           "connection, user or daemon"
+                                         : "no memory for the request");
     else
         check_body(call, &n);
 }
@@ -212,7 +219,7 @@ void grpc_server_call_receive_end(struct grpc_server_call *call)
     }
 
     struct buffer body = call->body;
-    call->body = BUFFER_INIT(SIZE_MAX);
+    call->body = BUFFER_INIT(0);
     call->session->handler->request(call, buffer_bytes(&body) + GRPC_MESSAGE_PREFIX, n);
     buffer_done(&body);
 }

@@ -1,0 +1,30 @@
+/*
+ * An account of memory: how many bytes are in use, and how many may be. Accounts form a tree, from
+ * one connection to its user to the whole daemon; what is charged to one is charged to all above
+ * it.
+ *
+ * It counts and allocates nothing: whoever allocates charges first, and releases after freeing. An
+ * account outlives all that is charged to it. Not for more than one thread.
+ */
+#ifndef MEMORY_H
+#define MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct memory {
+    size_t used, limit;    /* bytes; SIZE_MAX is no limit. May be lowered below what is used */
+    struct memory *parent; /* NULL: none */
+};
+
+#define MEMORY_INIT(bytes, above) ((struct memory){.limit = (bytes), .parent = (above)})
+
+/* n bytes are about to be allocated: true if all accounts of the chain allow it, and then all of
+ * them have it on them, else none. NULL allows everything. */
+bool memory_charge(struct memory *m, size_t n);
+
+/* n bytes that were charged are free again. Takes NULL. */
+void memory_release(struct memory *m, size_t n);
+
+#endif
