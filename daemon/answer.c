@@ -4,8 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "attempt.h"
 #include "call.h"
 #include "config.h"
+#include "connection.h"
+#include "retry.h"
 
 enum { ERROR_BODY_MAX_BYTES = 65536 };
 
@@ -15,11 +18,27 @@ static const char *upstream_name(const struct call *call)
 }
 
 /* PHASE_RESOLVE and those behind it are in the order of enum transfer_phase. */
-static Completion__V1__Phase phase_of(enum transfer_phase phase)
+Completion__V1__Phase answer_phase(enum transfer_phase phase)
 {
     return (Completion__V1__Phase)(COMPLETION__V1__PHASE__PHASE_RESOLVE + (int)phase);
 }
 
+/* The attempt has failed: it is repeated, or else the call ends with the error. */
+static void fail_attempt(struct call *call, const struct retry_facts *facts,
+                         const struct call_error *error)
+{
+    call->maybe_executed = call->maybe_executed || error->maybe_executed;
+    if (!attempt_again(call, facts))
+        call_fail(call, error);
+}
+
+/* Nothing more is to be made of this attempt's answer. */
+static bool is_over(const struct call *call)
+{
+    return call->state == CALL_FINISHED || call->is_backing_off;
+}
+
+/* No other attempt would help. */
 static void fail(struct call *call, enum grpc_status status, const char *reason, bool retryable,
                  const char *message)
 {
@@ -74,19 +93,29 @@ static void fail_as_upstream_says(struct call *call, int http_status, const uint
     /* The hint must not be what is cut. */
     snprintf(text, sizeof text, "upstream \"%.64s\"%s%s%.*s%s", upstream_name(call), status,
              *e.message ? ": " : "", 600, e.message, hint_for(e.reason));
-    call_fail(call, &(struct call_error){
-                        .status = e.status,
-                        .reason = e.reason,
-                        .message = text,
-                        .type = e.type,
-                        .param = e.param,
-                        .code = e.code,
-                        .api_message = e.message,
-                        .phase = http_status > 0 ? COMPLETION__V1__PHASE__PHASE_HEADERS
-                                                 : COMPLETION__V1__PHASE__PHASE_BODY,
-                        .maybe_executed = http_status == 0 || http_status >= 500,
-                        .retryable = e.retryable,
-                    });
+    if (e.status == GRPC_UNAUTHENTICATED && !call->own_key)
+        upstream_complain(call->upstream, http_status);
+    fail_attempt(call,
+                 &(struct retry_facts){
+                     .http_status = http_status > 0 ? http_status : e.http_status,
+                     .should_retry = call->head.should_retry,
+                     .retry_after_ms = call->head.retry_after_ms,
+                     .was_sent = true,
+                     .is_final = !strcmp(e.reason, "UPSTREAM_QUOTA"),
+                 },
+                 &(struct call_error){
+                     .status = e.status,
+                     .reason = e.reason,
+                     .message = text,
+                     .type = e.type,
+                     .param = e.param,
+                     .code = e.code,
+                     .api_message = e.message,
+                     .phase = http_status > 0 ? COMPLETION__V1__PHASE__PHASE_HEADERS
+                                              : COMPLETION__V1__PHASE__PHASE_BODY,
+                     .maybe_executed = http_status == 0 || http_status >= 500,
+                     .retryable = e.retryable,
+                 });
 }
 
 static void fail_as_error_body_says(struct call *call)
@@ -134,7 +163,7 @@ static bool reply_with(struct call *call, const uint8_t *json, size_t len, bool 
     /* Without memory the kind says nothing; ending the reply fails the call then. */
     if (kind == TRANSLATE_COMPLETION || reply->error) {
         call_reply_end(call);
-        return call->state != CALL_FINISHED;
+        return !is_over(call);
     }
     call_reply_abort(call);
     switch (kind) {
@@ -166,11 +195,10 @@ static bool on_event(void *user, const uint8_t *data, size_t len)
 /* [DONE] without an error before it is the only proof that a stream is whole. */
 static void check_events(struct call *call, int r)
 {
-    if (call->state == CALL_FINISHED)
+    if (is_over(call))
         return;
-    if (r == -ENOMEM)
-        fail(call, GRPC_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", true,
-             "completiond has no memory for the answer; try again");
+    if (r == -ENOMEM || r == -EDQUOT)
+        call_fail_for_memory(call, r, COMPLETION__V1__PHASE__PHASE_BODY);
     else if (r < 0)
         fail_as_malformed(call, "an event of more than 16 MiB");
     else if (sse_parser_is_done(&call->sse) && call->n_replies == 0 && call->saw_other_events)
@@ -192,8 +220,7 @@ static void on_data(void *user, const uint8_t *data, size_t len)
         if (call->body.error == -EMSGSIZE)
             fail_as_malformed(call, "an answer of more than 32 MiB");
         else if (call->body.error)
-            fail(call, GRPC_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", true,
-                 "completiond has no memory for the answer; try again");
+            call_fail_for_memory(call, call->body.error, COMPLETION__V1__PHASE__PHASE_BODY);
         return;
     case CALL_RESPONSE_ERROR:
         if (len > ERROR_BODY_MAX_BYTES - buffer_length(&call->body))
@@ -208,12 +235,18 @@ static void on_data(void *user, const uint8_t *data, size_t len)
     }
 }
 
+/* libcurl sends a request again by itself where a reused connection turns out to be dead. */
+static void count_attempts(struct call *call, unsigned n_sent)
+{
+    call->attempts = call->attempts_before + (n_sent > 0 ? n_sent : 1);
+}
+
 static void on_head(void *user, const struct transfer_head *head)
 {
     struct call *call = user;
 
     call->head = *head;
-    call->attempts = head->n_sent > 0 ? head->n_sent : 1;
+    count_attempts(call, head->n_sent);
     if (head->status < 200 || head->status > 299)
         call->response = CALL_RESPONSE_ERROR;
     else if (head->is_encoded)
@@ -273,9 +306,15 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
         limit_us = settings->idle_timeout_us;
         snprintf(timer, sizeof timer, ": idle_timeout");
         break;
+    case TRANSFER_HEAD_TOO_LARGE:
+        fail_as_malformed(call, "more than 256 KiB of headers");
+        return;
+    case TRANSFER_NOT_RESENT:
+        reason = "UPSTREAM_BROKEN";
+        what = "closed the connection, and resend = no forbids to send the request again";
+        break;
     case TRANSFER_OUT_OF_MEMORY:
-        fail(call, GRPC_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", true,
-             "completiond has no memory for the call; try again");
+        call_fail_for_memory(call, -ENOMEM, answer_phase(result->phase));
         return;
     }
     if (limit_us > 0) {
@@ -284,14 +323,20 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
     }
     snprintf(text, sizeof text, "upstream \"%s\" %s%s%s%s", settings->name, what, timer,
              *result->reason ? ": " : "", result->reason);
-    call_fail(call, &(struct call_error){
-                        .status = GRPC_UNAVAILABLE,
-                        .reason = reason,
-                        .message = text,
-                        .phase = phase_of(result->phase),
-                        .maybe_executed = result->n_sent > 0,
-                        .retryable = true,
-                    });
+    fail_attempt(call,
+                 &(struct retry_facts){
+                     .retry_after_ms = -1,
+                     .was_sent = result->n_sent > 0,
+                     .is_final = call->head.status > 0 || outcome == TRANSFER_TLS_REFUSED,
+                 },
+                 &(struct call_error){
+                     .status = GRPC_UNAVAILABLE,
+                     .reason = reason,
+                     .message = text,
+                     .phase = answer_phase(result->phase),
+                     .maybe_executed = result->n_sent > 0,
+                     .retryable = true,
+                 });
 }
 
 /* Without [DONE], only a server that is known to leave it out is believed, and only if every choice
@@ -299,7 +344,7 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
 static void finish_events(struct call *call, const struct transfer_result *result)
 {
     check_events(call, sse_parser_finish(&call->sse, on_event, call));
-    if (call->state == CALL_FINISHED)
+    if (is_over(call))
         return;
     if (result->outcome == TRANSFER_COMPLETE && call->n_replies == 0 && call->saw_other_events)
         fail_without_choices(call);
@@ -317,8 +362,7 @@ static void on_done(void *user, const struct transfer_result *result)
     bool complete = result->outcome == TRANSFER_COMPLETE;
 
     call->transfer = NULL;
-    if (result->n_sent > call->attempts)
-        call->attempts = result->n_sent;
+    count_attempts(call, result->n_sent);
     switch (call->response) {
     case CALL_RESPONSE_EVENTS:
         finish_events(call, result);
@@ -335,44 +379,12 @@ static void on_done(void *user, const struct transfer_result *result)
     case CALL_RESPONSE_NONE:
         break;
     }
-    if (call->state != CALL_FINISHED)
+    if (!is_over(call))
         fail_as_transfer_ended(call, result);
 }
 
-int answer_start(struct call *call, struct buffer *body)
-{
-    static const struct transfer_handler handler = {
-        .head = on_head,
-        .data = on_data,
-        .done = on_done,
-    };
-
-    call->attempts = 1;
-    return upstream_start(call->upstream, body, call->own_key, call->stream, &handler, call,
-                          &call->transfer);
-}
-
-void answer_expired(struct call *call)
-{
-    enum transfer_phase phase = call->transfer ? upstream_phase(call->transfer) : TRANSFER_BODY;
-    static const char *const doing[] = {
-        [TRANSFER_RESOLVE] = "looking up the upstream's name",
-        [TRANSFER_CONNECT] = "connecting to the upstream",
-        [TRANSFER_TLS] = "negotiating TLS with the upstream",
-        [TRANSFER_SEND] = "waiting for the upstream's answer",
-        [TRANSFER_HEADERS] = "waiting for the upstream's answer",
-        [TRANSFER_BODY] = "receiving the upstream's answer",
-    };
-    char text[256];
-
-    snprintf(text, sizeof text, "the caller's deadline passed while %s; allow more time",
-             doing[phase]);
-    call_fail(call, &(struct call_error){
-                        .status = GRPC_DEADLINE_EXCEEDED,
-                        .reason = "DEADLINE_EXCEEDED",
-                        .message = text,
-                        .phase = phase_of(phase),
-                        .maybe_executed = phase >= TRANSFER_SEND,
-                        .retryable = true,
-                    });
-}
+const struct transfer_handler answer_handler = {
+    .head = on_head,
+    .data = on_data,
+    .done = on_done,
+};

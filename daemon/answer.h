@@ -1,17 +1,16 @@
 /*
  * The way back of a completion call: what its transfer brings becomes replies and the status.
- * Decides what a response is, and when a stream was whole.
+ * Decides what a response is, when a stream was whole, and what an attempt that failed means.
  */
 #ifndef ANSWER_H
 #define ANSWER_H
 
-struct buffer;
-struct call;
+#include "completion/v1/completion.pb-c.h"
+#include "upstream.h"
 
-/* Sends the body (taken over) to call->upstream. 0 or -ENOMEM. */
-int answer_start(struct call *call, struct buffer *body);
+/* Of the transfers of calls; their user is the call. */
+extern const struct transfer_handler answer_handler;
 
-/* The caller's deadline has passed while the transfer runs. */
-void answer_expired(struct call *call);
+Completion__V1__Phase answer_phase(enum transfer_phase phase);
 
 #endif

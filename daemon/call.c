@@ -1,9 +1,12 @@
 #include "call.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "account.h"
+#include "attempt.h"
 #include "config.h"
 #include "connection.h"
 #include "log.h"
@@ -11,7 +14,6 @@
 
 enum {
     BODY_MAX_BYTES = 32 << 20,
-    EVENT_MAX_BYTES = 16 << 20,
     /* Clients accept 8 KiB of trailers, with base64 and percent signs. */
     DETAIL_MESSAGE_MAX_BYTES = 1024,
     DETAIL_WORD_MAX_BYTES = 128,
@@ -21,24 +23,39 @@ enum {
 
 /* ---- The end ---- */
 
-static void call_stop_transfer(struct call *call, bool may_keep_connection)
+/* What was reserved of the user's tokens, and not used. An upstream that reports no usage has used
+ * as many tokens as it sent chunks, or all of them for a whole answer. */
+static void call_settle(struct call *call, bool ok)
 {
-    struct transfer *t = call->transfer;
+    struct account *account = call->connection->account;
+    int64_t reserved = call->prompt_tokens + call->completion_tokens;
+    int64_t used = call->progress.total_tokens;
 
-    call->transfer = NULL;
-    if (t && may_keep_connection)
-        upstream_finish(t);
-    else if (t)
-        upstream_cancel(t);
+    if (reserved == 0)
+        return;
+    if (used < 0 && !ok && call->n_replies == 0 && !call->maybe_executed)
+        used = 0;
+    else if (used < 0 && call->stream && call->n_replies < call->completion_tokens)
+        used = call->prompt_tokens + call->n_replies;
+    else if (used < 0)
+        used = reserved;
+    rate_settle(&account->tokens, reserved - used);
+    call->prompt_tokens = call->completion_tokens = 0;
+}
+
+/* Everything but the gRPC call is over. */
+static void call_let_go(struct call *call, bool ok)
+{
+    attempt_stop(call, ok);
+    call_settle(call, ok);
+    evtimer_del(&call->deadline);
 }
 
 static void run_release(struct task *task)
 {
     struct call *call = container_of(task, struct call, release);
 
-    evtimer_del(&call->deadline);
-    buffer_done(&call->body);
-    sse_parser_done(&call->sse);
+    upstream_body_unref(call->request);
     upstream_unref(call->upstream);
     free(call);
 }
@@ -83,14 +100,16 @@ static void pack_details(const struct call *call, const struct call_error *e, st
 #undef SET
     d.has_http_status = call->head.status > 0;
     d.http_status = call->head.status;
-    d.has_retry_after_ms = call->head.status > 0 && call->head.retry_after_ms >= 0;
-    d.retry_after_ms = call->head.retry_after_ms;
+    d.retry_after_ms = e->retry_after_ms > 0   ? e->retry_after_ms
+                       : call->head.status > 0 ? call->head.retry_after_ms
+                                               : -1;
+    d.has_retry_after_ms = d.retry_after_ms >= 0;
     d.has_attempts = true;
     d.attempts = (int32_t)call->attempts;
     d.has_phase = true;
     d.phase = e->phase;
     d.has_maybe_executed = true;
-    d.maybe_executed = e->maybe_executed;
+    d.maybe_executed = e->maybe_executed || call->maybe_executed;
     d.has_retryable = true;
     d.retryable = e->retryable;
     d.has_chunks_sent = true;
@@ -118,8 +137,9 @@ void call_fail(struct call *call, const struct call_error *error)
 
     if (call->state == CALL_FINISHED)
         return;
-    call_stop_transfer(call, false);
     pack_details(call, error, &details);
+    call->maybe_executed = call->maybe_executed || error->maybe_executed;
+    call_let_go(call, false);
     call_set_finished(call, (int)error->status, error->reason);
     grpc_server_call_finish(call->grpc, error->status, error->message, buffer_bytes(&details),
                             buffer_length(&details));
@@ -130,9 +150,25 @@ void call_finish(struct call *call)
 {
     if (call->state == CALL_FINISHED)
         return;
-    call_stop_transfer(call, true);
+    call_let_go(call, true);
     call_set_finished(call, GRPC_OK, "-");
     grpc_server_call_finish(call->grpc, GRPC_OK, NULL, NULL, 0);
+}
+
+void call_fail_for_memory(struct call *call, int r, Completion__V1__Phase phase)
+{
+    call_fail(call,
+              &(struct call_error){
+                  .status = GRPC_RESOURCE_EXHAUSTED,
+                  .reason = r == -EDQUOT ? "LOCAL_LIMIT" : "OUT_OF_MEMORY",
+                  .message = r == -EDQUOT ? "your calls hold as much of completiond's memory as "
+                                            "they may (max_memory of your policy, memory_max of "
+                                            "all); make fewer or smaller ones at once"
+                                          : "completiond has no memory for the call; try again",
+                  .phase = phase,
+                  .maybe_executed = phase > COMPLETION__V1__PHASE__PHASE_LOCAL,
+                  .retryable = true,
+              });
 }
 
 void call_shut_down(struct connection *connection)
@@ -161,15 +197,9 @@ struct buffer *call_reply_begin(struct call *call)
 
 void call_reply_end(struct call *call)
 {
-    if (grpc_server_call_message_end(call->grpc) < 0) {
-        call_fail(call, &(struct call_error){
-                            .status = GRPC_RESOURCE_EXHAUSTED,
-                            .reason = "OUT_OF_MEMORY",
-                            .message = "completiond has no memory for the answer; try again",
-                            .phase = COMPLETION__V1__PHASE__PHASE_BODY,
-                            .maybe_executed = true,
-                            .retryable = true,
-                        });
+    int r = grpc_server_call_message_end(call->grpc);
+    if (r < 0) {
+        call_fail_for_memory(call, r, COMPLETION__V1__PHASE__PHASE_BODY);
         return;
     }
     call->n_replies++;
@@ -207,8 +237,11 @@ static void on_begin(struct grpc_server_call *grpc, void *session_user)
     call->grpc = grpc;
     call->release.run = run_release;
     call->start_us = worker_now_us();
-    call->body = BUFFER_INIT(BODY_MAX_BYTES);
-    sse_parser_init(&call->sse, EVENT_MAX_BYTES);
+    call->deadline_us = INT64_MAX;
+    if (timeout_us >= 0 && __builtin_add_overflow(call->start_us, timeout_us, &call->deadline_us))
+        call->deadline_us = INT64_MAX;
+    call->body = BUFFER_INIT_IN(BODY_MAX_BYTES, &connection->memory);
+    sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, &connection->memory);
     evtimer_assign(&call->deadline, call->worker->base, on_deadline, call);
     grpc_server_call_set_user(grpc, call);
     LIST_INSERT_HEAD(&connection->calls, call, next);
@@ -217,13 +250,7 @@ static void on_begin(struct grpc_server_call *grpc, void *session_user)
     if (!call->method)
         service_refuse(call);
     else if (timeout_us >= 0 && worker_arm(&call->deadline, timeout_us) < 0)
-        call_fail(call, &(struct call_error){
-                            .status = GRPC_RESOURCE_EXHAUSTED,
-                            .reason = "OUT_OF_MEMORY",
-                            .message = "completiond has no memory for the call; try again",
-                            .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
-                            .retryable = true,
-                        });
+        call_fail_for_memory(call, -ENOMEM, COMPLETION__V1__PHASE__PHASE_LOCAL);
 }
 
 static void on_request(struct grpc_server_call *grpc, const uint8_t *message, size_t len)
@@ -256,8 +283,13 @@ static void on_end(struct grpc_server_call *grpc, enum grpc_server_end how)
     call->state = CALL_FINISHED;
     call->grpc = NULL;
     call->own_key = NULL;
-    call_stop_transfer(call, false);
-    evtimer_del(&call->deadline);
+    if (call->transfer && upstream_phase(call->transfer) >= TRANSFER_SEND)
+        call->maybe_executed = true;
+    call_let_go(call, false);
+    /* The connection's memory may be gone before the call is. */
+    buffer_done(&call->body);
+    sse_parser_done(&call->sse);
+    memory_release(&call->connection->memory, call->charged_bytes);
     LIST_REMOVE(call, next);
     worker_defer(call->worker, &call->release);
 }

@@ -18,6 +18,7 @@
 #include "../proto/buffer.h"
 #include "../proto/grpc/grpc_server.h"
 #include "../proto/utf8.h"
+#include "queue.h"
 #include "sse.h"
 #include "translate.h"
 #include "upstream.h"
@@ -25,6 +26,8 @@
 
 struct connection;
 struct service_method;
+
+enum { CALL_EVENT_MAX_BYTES = 16 << 20 };
 
 enum call_state { CALL_NEW, CALL_RUNNING, CALL_FINISHED };
 
@@ -45,12 +48,23 @@ struct call {
     enum call_state state;
     struct event deadline;
     struct task release;
-    int64_t start_us;
+    int64_t start_us, deadline_us; /* INT64_MAX: none */
 
-    /* Towards the upstream; see service.c. */
-    struct upstream *upstream; /* a reference, NULL until chosen */
-    struct transfer *transfer; /* NULL: none is running */
-    const char *own_key;       /* the caller's, lives in the gRPC call; NULL: the configured one */
+    /* Towards the upstream; see attempt.c. */
+    struct upstream *upstream;     /* a reference, NULL until chosen */
+    struct upstream_body *request; /* a reference, NULL before */
+    struct transfer *transfer;     /* NULL: none is running */
+    struct queue_place place;
+    struct event backoff;
+    size_t charged_bytes;                     /* on the connection's memory */
+    int64_t prompt_tokens, completion_tokens; /* reserved, until the call ends */
+    unsigned attempts, attempts_before;       /* before the one that runs */
+    unsigned n_retries;
+    bool is_backing_off;
+    bool maybe_executed; /* by an attempt before */
+
+    /* From the upstream; see answer.c. */
+    const char *own_key; /* the caller's, lives in the gRPC call; NULL: the configured one */
     enum call_response response;
     struct transfer_head head; /* status 0: none came */
     struct buffer body;        /* whole or error bodies */
@@ -59,7 +73,6 @@ struct call {
     bool stream;
     bool keep_obfuscation;
     bool saw_other_events; /* events that are not this API's */
-    unsigned attempts;
     int64_t n_replies;
 };
 
@@ -74,11 +87,15 @@ struct call_error {
     const char *param;                     /* the field of the request, or the API's */
     const char *type, *code, *api_message; /* the API's */
     Completion__V1__Phase phase;
+    int64_t retry_after_ms; /* 0: what the upstream's head says, if it says anything */
     bool maybe_executed, retryable;
 };
 
 /* Ends the call with an error, and stops its transfer. Nothing if it is finished already. */
 void call_fail(struct call *call, const struct call_error *error);
+
+/* The same for want of memory: -ENOMEM, or -EDQUOT if an account of memory is used up. */
+void call_fail_for_memory(struct call *call, int r, Completion__V1__Phase phase);
 
 /* Ends the call with OK. The transfer's connection is kept if it can be. */
 void call_finish(struct call *call);

@@ -29,6 +29,7 @@ struct key {
 
 static const struct key daemon_keys[] = {
     {"drain_timeout", config_set_duration, offsetof(struct config, drain_timeout_us)},
+    {"memory_max", config_set_size, offsetof(struct config, memory_max_bytes)},
     {"log_level", config_set_log_level, offsetof(struct config, log_level)},
     {NULL, NULL, 0},
 };
@@ -54,6 +55,10 @@ static const struct key upstream_keys[] = {
     UPSTREAM("drop_parameters", drop_parameters, config_set_words),
     UPSTREAM("strict_done", strict_done, config_set_bool),
     UPSTREAM("validate", validate, config_set_bool),
+    UPSTREAM("max_retries", max_retries, config_set_count),
+    UPSTREAM("resend", resend, config_set_bool),
+    UPSTREAM("max_concurrent", max_concurrent, config_set_limit),
+    UPSTREAM("max_queued", max_queued, config_set_count),
     {NULL, NULL, 0},
 };
 #undef UPSTREAM
@@ -66,6 +71,13 @@ static const struct key policy_keys[] = {
     POLICY("models", models, config_set_words),
     POLICY("allow_own_key", allow_own_key, config_set_bool),
     POLICY("allow_extra_body", allow_extra_body, config_set_bool),
+    POLICY("max_concurrent", max_concurrent, config_set_limit),
+    POLICY("max_queued", max_queued, config_set_count),
+    POLICY("max_connections", max_connections, config_set_limit),
+    POLICY("max_message", max_message_bytes, config_set_size),
+    POLICY("max_memory", max_memory_bytes, config_set_size),
+    POLICY("requests_per_minute", requests_per_minute, config_set_rate),
+    POLICY("tokens_per_minute", tokens_per_minute, config_set_rate),
     {NULL, NULL, 0},
 };
 #undef POLICY
@@ -109,9 +121,27 @@ static struct config_upstream *upstream_get(struct config *c, const char *name)
     u->idle_timeout_us = 120 * SECOND_US;
     u->strict_done = true;
     u->validate = true;
+    u->max_retries = 2;
+    u->resend = true;
+    u->max_concurrent = 256;
+    u->max_queued = 1024;
     c->upstreams[c->n_upstreams++] = u;
     return u;
 }
+
+/* Together with memory_max they fit a host of 1 GiB. */
+const struct config_policy config_policy_default = {
+    .kind = CONFIG_POLICY_EVERYONE,
+    .name = (char[]){"*"},
+    .allow_extra_body = true,
+    .max_concurrent = 64,
+    .max_queued = 256,
+    .max_connections = 256,
+    .max_message_bytes = 4 << 20,
+    .max_memory_bytes = 128 << 20,
+    .requests_per_minute = CONFIG_INFINITY,
+    .tokens_per_minute = CONFIG_INFINITY,
+};
 
 static struct config_policy *policy_free(struct config_policy *p)
 {
@@ -136,9 +166,14 @@ static struct config_policy *policy_get(struct config *c, const char *name)
     c->policies = grown;
 
     struct config_policy *p = calloc(1, sizeof *p);
-    if (!p || !(p->name = strdup(name)))
-        return policy_free(p);
-    p->allow_extra_body = true;
+    char *copy = strdup(name);
+    if (!p || !copy) {
+        free(copy);
+        free(p);
+        return NULL;
+    }
+    *p = config_policy_default;
+    p->name = copy;
     c->policies[c->n_policies++] = p;
     return p;
 }
@@ -454,6 +489,7 @@ int config_load(const char *path, struct config **ret, struct config_error *ret_
     }
     c->n_refs = 1;
     c->drain_timeout_us = 30 * SECOND_US;
+    c->memory_max_bytes = 256 << 20;
     c->log_level = LOG_INFO;
 
     int r = parse_files(c, path, ret_error);

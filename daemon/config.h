@@ -37,6 +37,9 @@ struct config_upstream {
     int64_t connect_timeout_us, first_byte_timeout_us, idle_timeout_us;
     char **drop_parameters;
     bool strict_done, validate;
+    int64_t max_retries;
+    bool resend;                        /* a request whose fate is unknown may be sent again */
+    int64_t max_concurrent, max_queued; /* calls */
 
     /* Derived from the above. */
     char *url;          /* to POST to */
@@ -53,11 +56,18 @@ struct config_policy {
     uint32_t id; /* uid or gid */
     char **models;
     bool allow_own_key, allow_extra_body;
+    /* For each user. Counts and bytes are positive and at most SIZE_MAX. */
+    int64_t max_concurrent, max_queued, max_connections, max_message_bytes, max_memory_bytes;
+    int64_t requests_per_minute, tokens_per_minute; /* CONFIG_INFINITY: no limit */
 };
+
+/* What holds where no section says otherwise. */
+extern const struct config_policy config_policy_default;
 
 struct config {
     unsigned n_refs;
     int64_t drain_timeout_us;
+    int64_t memory_max_bytes;           /* of all callers together */
     int log_level;                      /* as syslog's LOG_* */
     struct config_upstream **upstreams; /* in the order of their first mention; at least one */
     size_t n_upstreams;

@@ -9,6 +9,8 @@
 
 #define SECOND_US INT64_C(1000000)
 
+enum { SIZE_LEAST = 64 << 10, NUMBER_MAX = 1000000000 };
+
 int parse_fail(struct parse *p, const char *format, ...)
 {
     if (!p->failed) {
@@ -84,6 +86,69 @@ int config_set_duration(struct parse *p, const char *key, const char *value, voi
         return parse_fail(p, "%s: \"%s\" is not a duration; write 5s, 2min, 1h 30min or infinity",
                           key, value);
     return 0;
+}
+
+/* Digits, and at most one suffix out of "KMGT". Negative: none. */
+static int64_t parse_number(const char *value, bool may_have_suffix)
+{
+    static const char suffixes[] = "KMGT";
+    char *end;
+    int64_t number;
+
+    if (*value < '0' || *value > '9')
+        return -1;
+    errno = 0;
+    number = strtoll(value, &end, 10);
+    if (errno)
+        return -1;
+    const char *suffix = may_have_suffix && *end ? strchr(suffixes, *end) : NULL;
+    if (suffix) {
+        if (__builtin_mul_overflow(number, INT64_C(1) << (10 * (suffix - suffixes + 1)), &number))
+            return -1;
+        end++;
+    }
+    return *end ? -1 : number;
+}
+
+int config_set_size(struct parse *p, const char *key, const char *value, void *field)
+{
+    int64_t bytes = strcmp(value, "infinity") ? parse_number(value, true) : CONFIG_INFINITY;
+
+    if (bytes < SIZE_LEAST)
+        return parse_fail(p,
+                          "%s: \"%s\" is not a size of at least 64K; write 64K, 4M, 1G or "
+                          "infinity",
+                          key, value);
+    *(int64_t *)field = bytes;
+    return 0;
+}
+
+static int set_number(struct parse *p, const char *key, const char *value, void *field,
+                      int64_t least, bool may_be_infinite)
+{
+    int64_t number = may_be_infinite && !strcmp(value, "infinity") ? CONFIG_INFINITY
+                                                                   : parse_number(value, false);
+
+    if (number < least || (number > NUMBER_MAX && number != CONFIG_INFINITY))
+        return parse_fail(p, "%s: \"%s\" is not a whole number from %d on%s", key, value,
+                          (int)least, may_be_infinite ? ", or infinity" : "");
+    *(int64_t *)field = number;
+    return 0;
+}
+
+int config_set_count(struct parse *p, const char *key, const char *value, void *field)
+{
+    return set_number(p, key, value, field, 0, false);
+}
+
+int config_set_limit(struct parse *p, const char *key, const char *value, void *field)
+{
+    return set_number(p, key, value, field, 1, false);
+}
+
+int config_set_rate(struct parse *p, const char *key, const char *value, void *field)
+{
+    return set_number(p, key, value, field, 1, true);
 }
 
 int config_set_bool(struct parse *p, const char *key, const char *value, void *field)

@@ -26,6 +26,12 @@ int parse_fail(struct parse *p, const char *format, ...) __attribute__((format(p
 typedef int (*config_setter)(struct parse *p, const char *key, const char *value, void *field);
 
 int config_set_duration(struct parse *p, const char *key, const char *value, void *field);
+/* int64_t: "4M" (systemd's suffixes K, M, G, T, of 1024); at least 64K, or infinity. */
+int config_set_size(struct parse *p, const char *key, const char *value, void *field);
+/* int64_t: a whole number from 0 on; from 1 on; from 1 on, or infinity. */
+int config_set_count(struct parse *p, const char *key, const char *value, void *field);
+int config_set_limit(struct parse *p, const char *key, const char *value, void *field);
+int config_set_rate(struct parse *p, const char *key, const char *value, void *field);
 int config_set_bool(struct parse *p, const char *key, const char *value, void *field);
 /* Empty is NULL. */
 int config_set_text(struct parse *p, const char *key, const char *value, void *field);

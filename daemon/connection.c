@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "account.h"
 #include "call.h"
 #include "grpc_server.h"
 #include "log.h"
@@ -14,7 +15,6 @@
 enum {
     READ_BYTES = 65536,
     OUTPUT_KEPT_BYTES = 4096,
-    MEMORY_MAX_BYTES = 32 << 20,
 };
 
 static void on_readable(evutil_socket_t fd, short what, void *user);
@@ -107,6 +107,21 @@ void connection_wake(struct connection *c)
     worker_defer(c->worker, &c->flush);
 }
 
+/* The user's account, and its limits as they are now. */
+static int take_account(struct connection *c)
+{
+    struct worker *w = c->worker;
+    struct policy policy = policy_find(w->config, &c->caller);
+
+    c->account = accounts_get(&w->accounts, c->caller.uid, worker_now_us());
+    if (!c->account)
+        return -ENOMEM;
+    c->account->memory.limit = policy.max_memory_bytes;
+    c->account->n_connections++;
+    c->memory = MEMORY_INIT(SIZE_MAX, &c->account->memory);
+    return 0;
+}
+
 int connection_new(struct server *server, int fd, struct connection **ret)
 {
     struct connection *c = calloc(1, sizeof *c);
@@ -121,13 +136,14 @@ int connection_new(struct server *server, int fd, struct connection **ret)
     c->worker = server->worker;
     c->fd = fd;
     c->flush.run = run_flush;
-    c->memory = MEMORY_INIT(MEMORY_MAX_BYTES, &server->memory);
     options.memory = &c->memory;
     LIST_INIT(&c->calls);
     event_assign(&c->readable, c->worker->base, fd, EV_READ | EV_PERSIST, on_readable, c);
     event_assign(&c->writable, c->worker->base, fd, EV_WRITE, on_writable, c);
 
     r = caller_init(&c->caller, fd);
+    if (r == 0)
+        r = take_account(c);
     if (r == 0)
         r = grpc_server_session_new(&options, &call_handler, c, &c->session);
     if (r == 0 && event_add(&c->readable, NULL) < 0)
@@ -146,6 +162,9 @@ void connection_free(struct connection *c)
     event_del(&c->writable);
     grpc_server_session_free(c->session);
     worker_cancel(c->worker, &c->flush);
+    if (c->account)
+        c->account->n_connections--;
+    account_unref(c->account);
     caller_done(&c->caller);
     close(c->fd);
     free(c);

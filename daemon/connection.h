@@ -12,6 +12,7 @@
 #include "policy.h"
 #include "worker.h"
 
+struct account;
 struct call;
 struct grpc_server_session;
 struct server;
@@ -26,6 +27,7 @@ struct connection {
     struct memory memory; /* of all that is kept for this caller's sake */
     struct grpc_server_session *session;
     struct caller caller;
+    struct account *account; /* a reference */
     LIST_HEAD(, call) calls; /* not owned: they end with the session's */
     bool forgotten;          /* on its way to connection_free() */
     bool half_closed;        /* the caller sends no more */

@@ -68,12 +68,19 @@ struct policy policy_find(const struct config *config, const struct caller *call
             best = p;
     }
     if (!best)
-        return (struct policy){.name = "*", .allow_extra_body = true};
+        best = &config_policy_default;
     return (struct policy){
         .name = best->name,
         .models = best->models,
         .allow_own_key = best->allow_own_key,
         .allow_extra_body = best->allow_extra_body,
+        .max_concurrent = (size_t)best->max_concurrent,
+        .max_queued = (size_t)best->max_queued,
+        .max_connections = (size_t)best->max_connections,
+        .max_message_bytes = (size_t)best->max_message_bytes,
+        .max_memory_bytes = (size_t)best->max_memory_bytes,
+        .requests_per_minute = best->requests_per_minute,
+        .tokens_per_minute = best->tokens_per_minute,
     };
 }
 

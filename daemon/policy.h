@@ -29,6 +29,11 @@ struct policy {
     const char *name;    /* of the section, for messages: "user:alice" */
     char *const *models; /* NULL: all */
     bool allow_own_key, allow_extra_body;
+    size_t max_concurrent, max_queued; /* calls of one user */
+    size_t max_connections;            /* of one user */
+    size_t max_message_bytes;          /* of a request */
+    size_t max_memory_bytes;           /* of one user, all connections and calls together */
+    int64_t requests_per_minute, tokens_per_minute; /* of one user; INT64_MAX: no limit */
 };
 
 struct policy policy_find(const struct config *config, const struct caller *caller);

@@ -20,7 +20,6 @@ enum {
     DRAIN_NOTICE_US = 200000,
     DRAIN_CANCEL_US = 500000,
     BACKLOG = 4096,
-    MEMORY_MAX_BYTES = 256 << 20,
     DESCRIPTORS_KEPT = 64, /* for all that is no connection and no upstream */
 };
 
@@ -242,7 +241,6 @@ int server_new(struct worker *worker, const int *fds, size_t n_fds, struct serve
     }
     s->worker = worker;
     s->max_connections = connections_allowed();
-    s->memory = MEMORY_INIT(MEMORY_MAX_BYTES, NULL);
     s->reap.run = run_reap;
     LIST_INIT(&s->connections);
     LIST_INIT(&s->forgotten);

@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <sys/queue.h>
 
-#include "../proto/memory.h"
 #include "worker.h"
 
 struct connection;
@@ -22,7 +21,6 @@ struct server {
     LIST_HEAD(, connection) connections;
     LIST_HEAD(, connection) forgotten; /* to be freed at the end of the turn */
     size_t n_connections, max_connections;
-    struct memory memory; /* of all connections; the parent of theirs */
     struct task reap;
     struct event accept_again, drain;
     int64_t last_complaint_us;

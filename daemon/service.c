@@ -1,6 +1,6 @@
 /*
  * The way in: which method is meant, whether the caller may, what the request says; then the
- * transfer starts. answer.c is the way back.
+ * transfer starts (attempt.c). answer.c is the way back.
  */
 #include "service.h"
 
@@ -11,7 +11,8 @@
 
 #include "../proto/grpc/grpc_health.h"
 #include "../proto/unpack.h"
-#include "answer.h"
+#include "account.h"
+#include "attempt.h"
 #include "call.h"
 #include "config.h"
 #include "connection.h"
@@ -33,15 +34,9 @@ static void refuse(struct call *call, enum grpc_status status, const char *reaso
                     });
 }
 
-static void refuse_for_memory(struct call *call)
+static void refuse_for_memory(struct call *call, int r)
 {
-    call_fail(call, &(struct call_error){
-                        .status = GRPC_RESOURCE_EXHAUSTED,
-                        .reason = "OUT_OF_MEMORY",
-                        .message = "completiond has no memory for the request; try again",
-                        .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
-                        .retryable = true,
-                    });
+    call_fail_for_memory(call, r, COMPLETION__V1__PHASE__PHASE_LOCAL);
 }
 
 /* ---- completion.v1.Completions ---- */
@@ -86,20 +81,76 @@ static bool make_body(struct call *call, const translate_request_message *reques
         refuse(call, refusal.status,
                refusal.status == GRPC_PERMISSION_DENIED ? "NOT_ALLOWED" : "INVALID_REQUEST",
                refusal.field, refusal.text);
+    else if (r == -EMSGSIZE)
+        refuse(call, GRPC_RESOURCE_EXHAUSTED, "LOCAL_LIMIT", NULL,
+               "the request makes a body of more than 32 MiB; make it smaller");
     else if (r < 0)
-        refuse_for_memory(call);
+        refuse_for_memory(call, r);
     return r == 0;
 }
 
-static void start(struct call *call, const translate_request_message *request, const char *model)
+/* wait_us negative: it will never be allowed. */
+static void refuse_for_rate(struct call *call, const struct policy *policy, const char *what,
+                            int64_t per_minute, int64_t wait_us)
+{
+    char text[256];
+
+    if (wait_us < 0)
+        snprintf(text, sizeof text,
+                 "the call may take more tokens (prompt, and max_tokens for each choice) than "
+                 "[policy %.64s] allows in a minute (%s = %lld); ask for less",
+                 policy->name, what, (long long)per_minute);
+    else
+        snprintf(text, sizeof text, "[policy %.64s] allows no more now (%s = %lld); wait %.3g s",
+                 policy->name, what, (long long)per_minute, (double)wait_us / 1e6);
+    call_fail(call, &(struct call_error){
+                        .status = GRPC_RESOURCE_EXHAUSTED,
+                        .reason = "LOCAL_LIMIT",
+                        .message = text,
+                        .param = what,
+                        .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
+                        .retry_after_ms = wait_us < 0 ? 0 : (wait_us + 999) / 1000,
+                        .retryable = wait_us >= 0,
+                    });
+}
+
+/* The user's rates: a call and the tokens that it may cost are taken now, what it does not use
+ * comes back at its end. */
+static bool take_rates(struct call *call, const translate_request_message *request,
+                       const struct policy *policy)
+{
+    struct account *account = call->connection->account;
+    struct translate_tokens tokens = translate_request_tokens(request);
+    int64_t now = worker_now_us();
+    int64_t wait_us = rate_take(&account->requests, policy->requests_per_minute, 1, now);
+
+    if (wait_us != 0) {
+        refuse_for_rate(call, policy, "requests_per_minute", policy->requests_per_minute, wait_us);
+        return false;
+    }
+    wait_us = rate_take(&account->tokens, policy->tokens_per_minute,
+                        tokens.prompt + tokens.completion, now);
+    if (wait_us != 0) {
+        rate_settle(&account->requests, 1);
+        refuse_for_rate(call, policy, "tokens_per_minute", policy->tokens_per_minute, wait_us);
+        return false;
+    }
+    if (policy->tokens_per_minute != CONFIG_INFINITY) {
+        call->prompt_tokens = tokens.prompt;
+        call->completion_tokens = tokens.completion;
+    }
+    return true;
+}
+
+static void start(struct call *call, const translate_request_message *request, const char *model,
+                  const struct policy *policy)
 {
     struct worker *w = call->worker;
-    struct policy policy = policy_find(w->config, &call->connection->caller);
     struct upstream *upstream = upstream_choose(w->upstreams, w->n_upstreams, model);
-    struct buffer body = BUFFER_INIT(REQUEST_BODY_MAX_BYTES);
+    struct buffer body = BUFFER_INIT_IN(REQUEST_BODY_MAX_BYTES, &call->connection->memory);
 
     call->own_key = grpc_server_call_metadata(call->grpc, "completion-api-key");
-    if (!check_policy(call, &policy, model))
+    if (!check_policy(call, policy, model))
         return;
     if (upstream)
         call->upstream = upstream_ref(upstream);
@@ -107,18 +158,34 @@ static void start(struct call *call, const translate_request_message *request, c
                              request->stream_options->has_include_obfuscation &&
                              request->stream_options->include_obfuscation;
     translate_progress_init(&call->progress, translate_request_n_choices(request));
-    if (make_body(call, request, &policy, &body)) {
+    if (make_body(call, request, policy, &body)) {
         if (!upstream)
             refuse(call, GRPC_NOT_FOUND, "NO_UPSTREAM", "model",
                    "no upstream in the daemon's configuration serves this model (models = of "
                    "each [upstream])");
-        else if (answer_start(call, &body) < 0)
-            refuse_for_memory(call);
+        else if (take_rates(call, request, policy))
+            attempt_begin(call, &body, policy);
     }
     buffer_done(&body);
 }
 
-static void run_completions(struct call *call, const uint8_t *message, size_t len)
+static void run_unpacked(struct call *call, const translate_request_message *request,
+                         const struct policy *policy)
+{
+    /* protobuf-c has no data where there are no bytes. */
+    char *model = request->has_model && request->model.len
+                      ? strndup((char *)request->model.data, request->model.len)
+                      : strdup("");
+
+    if (model)
+        start(call, request, model, policy);
+    else
+        refuse_for_memory(call, -ENOMEM);
+    free(model);
+}
+
+static void run_scanned(struct call *call, const struct policy *policy, const uint8_t *message,
+                        size_t len)
 {
     ProtobufCMessage *unpacked;
     struct unpack_error error;
@@ -126,7 +193,7 @@ static void run_completions(struct call *call, const uint8_t *message, size_t le
                            message, len, &unpacked, &error);
 
     if (r == -ENOMEM) {
-        refuse_for_memory(call);
+        refuse_for_memory(call, r);
         return;
     }
     if (r < 0) {
@@ -136,18 +203,33 @@ static void run_completions(struct call *call, const uint8_t *message, size_t le
         refuse(call, GRPC_INVALID_ARGUMENT, "INVALID_REQUEST", error.field, text);
         return;
     }
-
-    const translate_request_message *request = (translate_request_message *)unpacked;
-    /* protobuf-c has no data where there are no bytes. */
-    char *model = request->has_model && request->model.len
-                      ? strndup((char *)request->model.data, request->model.len)
-                      : strdup("");
-    if (model)
-        start(call, request, model);
-    else
-        refuse_for_memory(call);
-    free(model);
+    run_unpacked(call, (translate_request_message *)unpacked, policy);
     unpack_free(unpacked);
+}
+
+static void run_completions(struct call *call, const uint8_t *message, size_t len)
+{
+    struct memory *memory = &call->connection->memory;
+    struct policy policy = policy_find(call->worker->config, &call->connection->caller);
+    size_t unpacked_bytes = unpack_max_bytes(UNPACK_REQUEST, len);
+    char text[256];
+
+    call->connection->account->memory.limit = policy.max_memory_bytes;
+    if (len > policy.max_message_bytes) {
+        snprintf(text, sizeof text,
+                 "the request has %zu bytes, more than [policy %.64s] allows (max_message = %zu); "
+                 "make it smaller",
+                 len, policy.name, policy.max_message_bytes);
+        refuse(call, GRPC_RESOURCE_EXHAUSTED, "LOCAL_LIMIT", NULL, text);
+        return;
+    }
+    /* It lives until this function returns. */
+    if (!memory_charge(memory, unpacked_bytes)) {
+        refuse_for_memory(call, -EDQUOT);
+        return;
+    }
+    run_scanned(call, &policy, message, len);
+    memory_release(memory, unpacked_bytes);
 }
 
 static void run_create(struct call *call, const uint8_t *message, size_t len)
@@ -233,5 +315,5 @@ void service_expired(struct call *call)
                             .retryable = true,
                         });
     else if (call->state == CALL_RUNNING)
-        answer_expired(call);
+        attempt_expired(call);
 }

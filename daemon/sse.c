@@ -17,11 +17,11 @@ enum {
 
 static const uint8_t bom[3] = {0xEF, 0xBB, 0xBF};
 
-void sse_parser_init(struct sse_parser *p, size_t max_event_bytes)
+void sse_parser_init(struct sse_parser *p, size_t max_event_bytes, struct memory *memory)
 {
     *p = (struct sse_parser){
-        .line = BUFFER_INIT(max_event_bytes + FIELD_BYTES),
-        .data = BUFFER_INIT(max_event_bytes + FIELD_BYTES),
+        .line = BUFFER_INIT_IN(max_event_bytes + FIELD_BYTES, memory),
+        .data = BUFFER_INIT_IN(max_event_bytes + FIELD_BYTES, memory),
         .max_event_bytes = max_event_bytes,
         .at_start = true,
     };

@@ -34,16 +34,17 @@ struct sse_parser {
     bool stopped; /* the callback said so */
 };
 
-/* Events (and lines, "data: " not counted) of more than max_event_bytes are refused. */
-void sse_parser_init(struct sse_parser *p, size_t max_event_bytes);
+/* Events (and lines, "data: " not counted) of more than max_event_bytes are refused. What is kept
+ * between pieces is charged to the account; NULL: none. */
+void sse_parser_init(struct sse_parser *p, size_t max_event_bytes, struct memory *memory);
 void sse_parser_done(struct sse_parser *p);
 
 /* One event. The data is valid during the callback. False stops the parser for good: the rest of
  * the input is ignored, as after [DONE]. */
 typedef bool (*sse_event_fn)(void *user, const uint8_t *data, size_t len);
 
-/* 0, or -EMSGSIZE (event too long) or -ENOMEM; after an error nothing is parsed any more, and every
- * call returns it again. */
+/* 0, or -EMSGSIZE (event too long), -ENOMEM or -EDQUOT (the account); after an error nothing is
+ * parsed any more, and every call returns it again. */
 int sse_parser_feed(struct sse_parser *p, const uint8_t *data, size_t len, sse_event_fn event,
                     void *user);
 

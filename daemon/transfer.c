@@ -17,6 +17,9 @@
 /* How long, and how many bytes, a finished stream gets to come to the end of its response. */
 enum { FINISH_US = 250000, FINISH_BYTES = 65536 };
 
+/* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
+enum { HEAD_MAX_BYTES = 256 << 10 };
+
 enum transfer_state {
     TRANSFER_RUNNING,
     TRANSFER_FINISHING, /* the caller is done with it; the response is not */
@@ -28,7 +31,7 @@ struct transfer {
     struct upstream *upstream; /* a reference */
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
-    struct buffer body;
+    struct upstream_body *body; /* a reference */
     const struct transfer_handler *handler;
     void *user;
     struct multi_user multi_user;
@@ -36,8 +39,9 @@ struct transfer {
     struct task release, resume;
     enum transfer_state state;
     bool in_multi, pause, is_paused, head_seen, body_seen;
+    bool not_resent;
     unsigned n_sent;
-    size_t n_discarded;
+    size_t n_discarded, n_head_bytes;
     int64_t start_us, last_byte_us;
 };
 
@@ -60,7 +64,7 @@ static void transfer_free(struct transfer *t)
         upstream_give_easy(t->upstream, t->easy);
     }
     upstream_headers_free(t->headers);
-    buffer_done(&t->body);
+    upstream_body_unref(t->body);
     upstream_unref(t->upstream);
     free(t);
 }
@@ -153,6 +157,9 @@ static size_t on_header(char *line, size_t size, size_t n, void *user)
 
     (void)size;
     t->last_byte_us = worker_now_us();
+    t->n_head_bytes += n;
+    if (t->n_head_bytes > HEAD_MAX_BYTES)
+        return 0;
     /* The empty line behind the headers; 1xx and trailers have one too. */
     if ((n == 2 || n == 1) && line[n - 1] == '\n' && !t->head_seen)
         report_head(t);
@@ -185,7 +192,13 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
     struct transfer *t = user;
 
     (void)peer_ip, (void)own_ip, (void)peer_port, (void)own_port;
+    if (t->n_sent > 0 && !t->upstream->settings->resend) {
+        t->not_resent = true;
+        return CURL_PREREQFUNC_ABORT;
+    }
     t->n_sent++;
+    if (t->upstream->breaker.n_failures > 0)
+        upstream_report(t->upstream, true);
     return CURL_PREREQFUNC_OK;
 }
 
@@ -208,6 +221,10 @@ enum transfer_phase upstream_phase(const struct transfer *t)
 
 static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
 {
+    if (t->not_resent)
+        return TRANSFER_NOT_RESENT;
+    if (t->n_head_bytes > HEAD_MAX_BYTES && !t->body_seen)
+        return TRANSFER_HEAD_TOO_LARGE;
     switch (code) {
     case CURLE_OK:
         return TRANSFER_COMPLETE;
@@ -226,7 +243,7 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
         return TRANSFER_TLS_REFUSED;
     case CURLE_OUT_OF_MEMORY:
         /* Also what libcurl says of a response header that is too long. */
-        return t->n_sent > 0 ? TRANSFER_BROKEN : TRANSFER_OUT_OF_MEMORY;
+        return t->n_sent > 0 && !t->head_seen ? TRANSFER_HEAD_TOO_LARGE : TRANSFER_OUT_OF_MEMORY;
     default:
         return TRANSFER_BROKEN;
     }
@@ -242,6 +259,10 @@ static void transfer_report(struct transfer *t, enum transfer_outcome outcome, c
         .reason = reason,
     };
     bool was_running = t->state == TRANSFER_RUNNING;
+    bool is_unreachable = outcome == TRANSFER_UNREACHABLE || outcome == TRANSFER_CONNECT_TIMEOUT;
+
+    if (is_unreachable)
+        upstream_report(t->upstream, false);
 
     transfer_end(t);
     if (was_running)
@@ -319,7 +340,28 @@ static void run_resume(struct task *task)
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
 }
 
-int upstream_start(struct upstream *u, struct buffer *body, const char *key, bool stream,
+struct upstream_body *upstream_body_new(struct buffer *bytes)
+{
+    struct upstream_body *body = calloc(1, sizeof *body);
+
+    if (!body)
+        return NULL;
+    body->n_refs = 1;
+    body->bytes = *bytes;
+    *bytes = BUFFER_INIT_IN(bytes->limit_bytes, bytes->memory);
+    return body;
+}
+
+struct upstream_body *upstream_body_unref(struct upstream_body *body)
+{
+    if (body && --body->n_refs == 0) {
+        buffer_done(&body->bytes);
+        free(body);
+    }
+    return NULL;
+}
+
+int upstream_start(struct upstream *u, struct upstream_body *body, const char *key, bool stream,
                    const struct transfer_handler *handler, void *user, struct transfer **ret)
 {
     struct transfer *t = calloc(1, sizeof *t);
@@ -333,7 +375,8 @@ int upstream_start(struct upstream *u, struct buffer *body, const char *key, boo
     t->release.run = run_release;
     t->resume.run = run_resume;
     t->start_us = worker_now_us();
-    t->body = BUFFER_INIT(0);
+    t->body = body;
+    body->n_refs++;
     evtimer_assign(&t->timer, u->worker->base, on_timer, t);
 
     t->easy = upstream_take_easy(u);
@@ -345,8 +388,8 @@ int upstream_start(struct upstream *u, struct buffer *body, const char *key, boo
                                  : stream   ? u->headers_stream
                                             : u->headers_unary;
     curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)buffer_length(body));
-    curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, (char *)buffer_bytes(body));
+    curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)buffer_length(&body->bytes));
+    curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, (char *)buffer_bytes(&body->bytes));
     curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_data);
@@ -359,9 +402,6 @@ int upstream_start(struct upstream *u, struct buffer *body, const char *key, boo
         return -ENOMEM;
     }
     t->in_multi = true;
-    size_t limit = body->limit_bytes;
-    t->body = *body;
-    *body = BUFFER_INIT(limit);
     *ret = t;
     return 0;
 }
@@ -391,7 +431,7 @@ void upstream_finish(struct transfer *t)
         return;
     /* A server may answer before it has read all: such a connection is of no more use. */
     curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &n_uploaded);
-    if (!t->in_multi || t->is_paused || (size_t)n_uploaded < buffer_length(&t->body) ||
+    if (!t->in_multi || t->is_paused || (size_t)n_uploaded < buffer_length(&t->body->bytes) ||
         worker_arm(&t->timer, FINISH_US) < 0) {
         transfer_end(t);
         return;

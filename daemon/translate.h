@@ -52,6 +52,13 @@ int translate_request(const translate_request_message *request,
 /* How many choices the answer will have: n times the number of prompts. */
 uint64_t translate_request_n_choices(const translate_request_message *request);
 
+/* How many tokens the request may cost: those of the prompts (exact for token ids, else guessed as
+ * one for each four bytes) and the most that it lets the upstream generate. */
+struct translate_tokens {
+    int64_t prompt, completion;
+};
+struct translate_tokens translate_request_tokens(const translate_request_message *request);
+
 /* ---- Responses (translate_response.c) ---- */
 
 enum translate_kind {
@@ -104,6 +111,7 @@ struct translate_error {
     enum grpc_status status;
     const char *reason; /* static: UPSTREAM_ERROR, UPSTREAM_AUTH, ... see proto/PROTOCOL.md */
     bool retryable;
+    int http_status; /* as given, or what the error itself says */
     char type[TRANSLATE_WORD_MAX];
     char param[TRANSLATE_WORD_MAX];
     char code[TRANSLATE_WORD_MAX];

@@ -377,6 +377,7 @@ static void classify(int http_status, const struct findings *f, struct translate
 {
     if (http_status == 0)
         http_status = guess_status(f, e);
+    e->http_status = http_status;
     e->status = GRPC_INTERNAL;
     e->reason = "UPSTREAM_ERROR";
     for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {

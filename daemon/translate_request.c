@@ -16,6 +16,8 @@
 #include "translate.h"
 
 enum {
+    MAX_TOKENS_DEFAULT = 16, /* the API's */
+    BYTES_PER_TOKEN = 4,
     EXTRA_DEPTH_MAX = 32,
     EXTRA_LIVE_BYTES = 4 * 1024 * 1024, /* keys of the objects that are open at one time */
     EXTRA_NAME_MAX = 64,
@@ -467,4 +469,48 @@ uint64_t translate_request_n_choices(const translate_request_message *m)
              COMPLETION__V1__CREATE_COMPLETION_REQUEST__PROMPT_PROMPT_TOKEN_ARRAYS)
         n_prompts = m->prompt_token_arrays->n_values;
     return n * (n_prompts > 0 ? n_prompts : 1);
+}
+
+static int64_t text_tokens(size_t len)
+{
+    return (int64_t)((len + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN);
+}
+
+static int64_t prompt_tokens(const translate_request_message *m)
+{
+    int64_t n = 0;
+
+    switch (m->prompt_case) {
+    case COMPLETION__V1__CREATE_COMPLETION_REQUEST__PROMPT_PROMPT_STRING:
+        return text_tokens(m->prompt_string.len);
+    case COMPLETION__V1__CREATE_COMPLETION_REQUEST__PROMPT_PROMPT_STRINGS:
+        for (size_t i = 0; i < m->prompt_strings->n_values; i++)
+            n += text_tokens(m->prompt_strings->values[i].len);
+        return n;
+    case COMPLETION__V1__CREATE_COMPLETION_REQUEST__PROMPT_PROMPT_TOKENS:
+        return (int64_t)m->prompt_tokens->n_ids;
+    case COMPLETION__V1__CREATE_COMPLETION_REQUEST__PROMPT_PROMPT_TOKEN_ARRAYS:
+        for (size_t i = 0; i < m->prompt_token_arrays->n_values; i++)
+            n += (int64_t)m->prompt_token_arrays->values[i]->n_ids;
+        return n;
+    default:
+        return 0;
+    }
+}
+
+struct translate_tokens translate_request_tokens(const translate_request_message *m)
+{
+    int64_t n = (int64_t)translate_request_n_choices(m);
+    int64_t each = m->has_max_tokens ? m->max_tokens : MAX_TOKENS_DEFAULT;
+    int64_t generated;
+
+    /* best_of choices are generated for each prompt where it is more than n. */
+    if (m->has_best_of && m->best_of > (m->has_n ? m->n : 1))
+        n = n / (m->has_n && m->n > 0 ? m->n : 1) * m->best_of;
+    if (__builtin_mul_overflow(n, each > 0 ? each : 0, &generated))
+        generated = INT64_MAX / 2;
+    return (struct translate_tokens){
+        .prompt = prompt_tokens(m) + (m->has_suffix ? text_tokens(m->suffix.len) : 0),
+        .completion = generated,
+    };
 }

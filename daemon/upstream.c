@@ -14,6 +14,8 @@
 #include "upstream_internal.h"
 #include "worker.h"
 
+#define COMPLAIN_AGAIN_US INT64_C(60000000)
+
 /* Key and header lists are made once; what they held is wiped. */
 static struct curl_slist *headers_free(struct curl_slist *list)
 {
@@ -81,6 +83,8 @@ int upstream_new(struct worker *worker, struct config *config,
     u->worker = worker;
     u->settings = settings;
     u->config = config_ref(config);
+    queue_init(&u->queue, worker, settings->max_concurrent, settings->max_queued);
+    retry_budget_init(&u->retry_budget);
     u->url = curl_url();
     if (!u->url ||
         curl_url_set(u->url, CURLUPART_URL, settings->url, CURLU_PATH_AS_IS) != CURLUE_OK ||
@@ -109,6 +113,7 @@ struct upstream *upstream_unref(struct upstream *u)
         return NULL;
     while (u->n_idle > 0)
         curl_easy_cleanup(u->idle[--u->n_idle]);
+    queue_done(&u->queue);
     curl_url_cleanup(u->url);
     headers_free(u->headers_unary);
     headers_free(u->headers_stream);
@@ -120,6 +125,46 @@ struct upstream *upstream_unref(struct upstream *u)
 const struct config_upstream *upstream_settings(const struct upstream *u)
 {
     return u->settings;
+}
+
+struct queue *upstream_queue(struct upstream *u)
+{
+    return &u->queue;
+}
+
+struct retry_budget *upstream_retry_budget(struct upstream *u)
+{
+    return &u->retry_budget;
+}
+
+int64_t upstream_wait_us(struct upstream *u)
+{
+    return breaker_wait_us(&u->breaker, worker_now_us());
+}
+
+void upstream_report(struct upstream *u, bool reached)
+{
+    if (!breaker_report(&u->breaker, reached, worker_now_us()))
+        return;
+    if (reached)
+        log_info(u->worker->log, "upstream %s can be reached again", u->settings->name);
+    else
+        log_warning(u->worker->log,
+                    "upstream %s can't be reached: calls fail at once, but for one a second",
+                    u->settings->name);
+}
+
+void upstream_complain(struct upstream *u, int http_status)
+{
+    int64_t now = worker_now_us();
+
+    if (u->last_complaint_us && now - u->last_complaint_us < COMPLAIN_AGAIN_US)
+        return;
+    u->last_complaint_us = now;
+    log_error(u->worker->log,
+              "upstream %s answered %d: its key is missing, wrong or not allowed to do this; check "
+              "credential or credential_file, then reload",
+              u->settings->name, http_status);
 }
 
 struct upstream *upstream_choose(struct upstream *const *upstreams, size_t n, const char *model)
@@ -137,6 +182,15 @@ bool upstream_has_http_2(void)
     return curl_version_info(CURLVERSION_NOW)->version_num >= 0x080400;
 }
 
+/* "" keeps the environment's proxies out. */
+static bool set_proxy(CURL *easy, const char *proxy)
+{
+    if (proxy && !strcmp(proxy, "environment"))
+        return true;
+    return curl_easy_setopt(easy, CURLOPT_PROXY, proxy ? proxy : "") == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_NOPROXY, "") == CURLE_OK;
+}
+
 /* Options that hold for every request to this server. */
 static CURL *easy_new(const struct upstream *u)
 {
@@ -150,9 +204,7 @@ static CURL *easy_new(const struct upstream *u)
         curl_easy_setopt(easy, CURLOPT_CURLU, u->url) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_USERAGENT, "completiond/" COMPLETIOND_VERSION) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
-        /* "" keeps the environment's proxies out. */
-        curl_easy_setopt(easy, CURLOPT_PROXY, s->proxy ? s->proxy : "") == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_NOPROXY, "") == CURLE_OK &&
+        set_proxy(easy, s->proxy) &&
         (!s->unix_path ||
          curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, s->unix_path) == CURLE_OK) &&
         (!s->ca_file || curl_easy_setopt(easy, CURLOPT_CAINFO, s->ca_file) == CURLE_OK);

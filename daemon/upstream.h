@@ -15,6 +15,8 @@
 #include <stdint.h>
 
 #include "../proto/buffer.h"
+#include "queue.h"
+#include "retry.h"
 
 struct config;
 struct config_upstream;
@@ -31,6 +33,17 @@ struct upstream *upstream_ref(struct upstream *u);
 struct upstream *upstream_unref(struct upstream *u);
 
 const struct config_upstream *upstream_settings(const struct upstream *u);
+
+/* Whose turn it is to ask it, and how many retries it has left. */
+struct queue *upstream_queue(struct upstream *u);
+struct retry_budget *upstream_retry_budget(struct upstream *u);
+
+/* 0: it may be asked; else it could not be reached lately, and the microseconds until it is tried
+ * again. A 0 must be followed by upstream_start(). */
+int64_t upstream_wait_us(struct upstream *u);
+
+/* An answer said that the key is refused: said in the log, once a minute. */
+void upstream_complain(struct upstream *u, int http_status);
 
 /* The first one whose globs match the model; NULL if there is none. */
 struct upstream *upstream_choose(struct upstream *const *upstreams, size_t n, const char *model);
@@ -63,6 +76,8 @@ enum transfer_outcome {
     TRANSFER_CONNECT_TIMEOUT,    /* connect_timeout */
     TRANSFER_FIRST_BYTE_TIMEOUT, /* first_byte_timeout */
     TRANSFER_IDLE_TIMEOUT,       /* idle_timeout */
+    TRANSFER_HEAD_TOO_LARGE,     /* more than 256 KiB of headers, those of 1xx among them */
+    TRANSFER_NOT_RESENT,         /* a reused connection turned out to be dead, and resend = no */
     TRANSFER_OUT_OF_MEMORY,
 };
 
@@ -83,12 +98,24 @@ struct transfer_handler {
     void (*done)(void *user, const struct transfer_result *result);
 };
 
+/* The bytes of a request, shared by who may send them again and the transfers that send them:
+ * libcurl may need them until its very end. */
+struct upstream_body {
+    unsigned n_refs;
+    struct buffer bytes;
+};
+
+/* Takes over the bytes (the buffer is empty afterwards); NULL: out of memory, and nothing is
+ * taken. The bytes must not be charged to an account that may go before them. */
+struct upstream_body *upstream_body_new(struct buffer *bytes);
+/* Takes NULL; returns NULL. */
+struct upstream_body *upstream_body_unref(struct upstream_body *body);
+
 /*
- * POSTs the body, whose bytes the transfer takes over (the buffer is empty afterwards; on failure
- * it is untouched): libcurl may need them again until the very end. key overrides the configured
- * one (NULL: the configured one) and is copied. stream: an event stream is expected. 0 or -ENOMEM.
+ * POSTs the body, with a reference of the transfer's own. key overrides the configured one (NULL:
+ * the configured one) and is copied. stream: an event stream is expected. 0 or -ENOMEM.
  */
-int upstream_start(struct upstream *u, struct buffer *body, const char *key, bool stream,
+int upstream_start(struct upstream *u, struct upstream_body *body, const char *key, bool stream,
                    const struct transfer_handler *handler, void *user, struct transfer **ret);
 
 /* No data until it is resumed; at most one more piece (16 KiB) arrives first. The idle timer rests

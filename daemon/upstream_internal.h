@@ -4,6 +4,7 @@
 
 #include <curl/curl.h>
 
+#include "breaker.h"
 #include "upstream.h"
 
 enum { IDLE_HANDLES = 64 };
@@ -17,7 +18,14 @@ struct upstream {
     struct curl_slist *headers_unary, *headers_stream;
     CURL *idle[IDLE_HANDLES]; /* with all options of this server set */
     size_t n_idle;
+    struct queue queue;
+    struct retry_budget retry_budget;
+    struct breaker breaker;
+    int64_t last_complaint_us;
 };
+
+/* Whether a connection could be made. */
+void upstream_report(struct upstream *u, bool reached);
 
 /* The headers of a request; the list may hold a key, and is wiped when it is freed. 0 or -ENOMEM.
  */

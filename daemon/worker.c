@@ -13,6 +13,8 @@ int worker_init(struct worker *w, struct log *log)
     *w = (struct worker){.log = log};
     STAILQ_INIT(&w->tasks);
     LIST_INIT(&w->finishing);
+    w->memory = MEMORY_INIT(SIZE_MAX, NULL);
+    accounts_init(&w->accounts, &w->memory);
     w->base = event_base_new();
     if (!w->base)
         return -ENOMEM;
@@ -44,6 +46,7 @@ void worker_done(struct worker *w)
     release_upstreams(w->upstreams, w->n_upstreams);
     multi_free(w->multi);
     config_unref(w->config);
+    accounts_done(&w->accounts);
     if (w->base)
         event_base_free(w->base);
     *w = (struct worker){0};
@@ -69,6 +72,8 @@ int worker_configure(struct worker *w, struct config *config)
     config_ref(config);
     config_unref(w->config);
     w->config = config;
+    w->memory.limit =
+        (uint64_t)config->memory_max_bytes < SIZE_MAX ? (size_t)config->memory_max_bytes : SIZE_MAX;
     return 0;
 }
 

@@ -15,6 +15,9 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "../proto/memory.h"
+#include "account.h"
+
 #define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 /* Something to be done at the end of the turn; embedded in what it is about. */
@@ -39,6 +42,8 @@ struct worker {
     struct upstream **upstreams; /* references, in the order of the configuration's */
     size_t n_upstreams;
     struct server *server;
+    struct memory memory;            /* of all that callers make us hold */
+    struct accounts accounts;        /* of the users that call */
     LIST_HEAD(, transfer) finishing; /* transfers that no call owns any more; upstream.h's */
     bool draining;
     bool stop;

@@ -199,13 +199,18 @@ static void budget_free(void *user, void *p)
     free(p);
 }
 
+size_t unpack_max_bytes(enum unpack_kind kind, size_t len)
+{
+    return kinds[kind].factor * len + BUDGET_BASE;
+}
+
 int unpack_message(enum unpack_kind kind, const ProtobufCMessageDescriptor *descriptor,
                    const uint8_t *data, size_t len, ProtobufCMessage **ret,
                    struct unpack_error *ret_error)
 {
     const struct limits *limits = &kinds[kind];
     struct scan scan = {.limits = limits, .error = ret_error};
-    struct budget budget = {.left = limits->factor * len + BUDGET_BASE};
+    struct budget budget = {.left = unpack_max_bytes(kind, len)};
     ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
     int r = scan_message(&scan, descriptor, data, len);
 

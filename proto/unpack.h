@@ -35,6 +35,9 @@ enum unpack_kind {
     UNPACK_REPLY,
 };
 
+/* The most memory that unpacking len bytes takes. */
+size_t unpack_max_bytes(enum unpack_kind kind, size_t len);
+
 /* 0 and a message for unpack_free(); or -EBADMSG (ret_error is filled), or -ENOMEM. */
 int unpack_message(enum unpack_kind kind, const ProtobufCMessageDescriptor *descriptor,
                    const uint8_t *data, size_t len, ProtobufCMessage **ret,

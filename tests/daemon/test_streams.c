@@ -495,7 +495,8 @@ static void test_headers_without_end(void **state)
 
     scene_start(s, flood, "HTTP/1.1 200 OK\r\nX-Long: ", NULL);
     call(s, &result);
-    rpc_assert_failed(&result, GRPC_UNAVAILABLE, "UPSTREAM_BROKEN");
+    rpc_assert_failed(&result, GRPC_INTERNAL, "BAD_UPSTREAM_RESPONSE");
+    rpc_assert_said(&result, "headers");
     rpc_result_done(&result);
     scene_assert_serving(s);
     scene_stop(s);

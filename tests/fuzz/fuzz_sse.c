@@ -29,7 +29,7 @@ static int parse(const uint8_t *data, size_t size, size_t piece, struct buffer *
     struct sse_parser p;
     int r = 0;
 
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     for (size_t at = 0; at < size && r == 0; at += piece) {
         size_t n = size - at < piece ? size - at : piece;
         uint8_t *copy = malloc(n);

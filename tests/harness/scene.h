@@ -22,7 +22,7 @@ struct scene {
 };
 
 /*
- * Starts all three. settings: further lines of the section [upstream fake], which may go on with
+ * Starts all three. The daemon does not retry, unless settings say so. settings: further lines of the section [upstream fake], which may go on with
  * other sections; NULL: none. A `base_url` in it holds instead of the fake's, a `credential_file`
  * instead of one with SCENE_KEY.
  */

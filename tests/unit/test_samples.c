@@ -241,7 +241,7 @@ static void view_stream(struct view *view, const char *data, size_t len, size_t 
 {
     struct sse_parser p;
 
-    sse_parser_init(&p, FILE_MAX);
+    sse_parser_init(&p, FILE_MAX, NULL);
     for (size_t at = 0, n = first; at < len; at += n, n = then) {
         n = n < len - at ? n : len - at;
         assert_int_equal(sse_parser_feed(&p, (const uint8_t *)data + at, n, on_event, view), 0);

@@ -61,7 +61,7 @@ static void check_split(const char *input, size_t len, size_t first, size_t then
     struct sse_parser p;
     size_t at = 0;
 
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     for (size_t n = first; at < len; n = then) {
         n = n < len - at ? n : len - at;
         assert_int_equal(feed(&p, input + at, n, &events), 0);
@@ -195,7 +195,7 @@ static void test_nul_is_data(void **state)
         struct events events = {.text = BUFFER_INIT(EVENT_MAX)};
         struct sse_parser p;
 
-        sse_parser_init(&p, EVENT_MAX);
+        sse_parser_init(&p, EVENT_MAX, NULL);
         assert_int_equal(feed(&p, input, first, &events), 0);
         assert_int_equal(feed(&p, input + first, sizeof input - 1 - first, &events), 0);
         assert_int_equal(buffer_length(&events.text), sizeof want - 1);
@@ -222,7 +222,7 @@ static void test_trailing_cr_ends_the_line_at_once(void **state)
     struct sse_parser p;
 
     (void)state;
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     feed(&p, "data: a\r", 8, &events);
     feed(&p, "\n", 1, &events);
     assert_int_equal(events.n, 0);
@@ -250,7 +250,7 @@ static void test_event_comes_with_its_blank_line(void **state)
     struct sse_parser p;
 
     (void)state;
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         feed(&p, steps[i].piece, strlen(steps[i].piece), &events);
         assert_int_equal(events.n, steps[i].n_events);
@@ -300,7 +300,7 @@ static void test_done_needs_no_blank_line(void **state)
     check("data: x\n\ndata: [DONE]", true, EXPECT("x"));
     check("data: [DONE] ", true, EXPECT());
 
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     feed(&p, "data: [DONE]", 12, &events);
     assert_false(sse_parser_is_done(&p));
     feed(&p, "\r", 1, &events);
@@ -359,7 +359,7 @@ static void test_many_events_in_one_piece(void **state)
 
     (void)state;
     repeat(&text, "data: {}\n\n", 2000);
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     assert_int_equal(
         sse_parser_feed(&p, buffer_bytes(&text), buffer_length(&text), on_event, &events), 0);
     assert_int_equal(events.n, 2000);
@@ -375,7 +375,7 @@ static void test_ignored_lines_take_no_memory(void **state)
     struct sse_parser p;
 
     (void)state;
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     for (size_t i = 0; i < 10000; i++) {
         feed(&p, ": keep-", 7, &events);
         feed(&p, "alive\n", 6, &events);
@@ -399,7 +399,7 @@ static void test_big_events(void **state)
     buffer_append_string(&text, "\n\n");
     repeat(&text, "data: y\n", 10000);
     buffer_append_string(&text, "\n");
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     for (size_t at = 0; at < buffer_length(&text); at += 61)
         assert_int_equal(feed(&p, (char *)buffer_bytes(&text) + at,
                               buffer_length(&text) - at < 61 ? buffer_length(&text) - at : 61,
@@ -422,7 +422,7 @@ static void check_size(const char *input, size_t max, int error)
         struct sse_parser p;
         int r = 0;
 
-        sse_parser_init(&p, max);
+        sse_parser_init(&p, max, NULL);
         for (size_t at = 0; at < len; at += size)
             r = feed(&p, input + at, len - at < size ? len - at : size, &events);
         assert_int_equal(r, error);
@@ -455,7 +455,7 @@ static void test_endless_line_is_refused_in_bounded_memory(void **state)
 
     (void)state;
     memset(piece, 'x', sizeof piece);
-    sse_parser_init(&p, 1024 * 1024);
+    sse_parser_init(&p, 1024 * 1024, NULL);
     for (size_t i = 0; i < 64 * 1024 && r == 0; i++) {
         r = feed(&p, piece, sizeof piece, &events);
         assert_true(p.line.capacity <= 2 * 1024 * 1024);
@@ -473,7 +473,7 @@ static void test_callback_stops_the_parser(void **state)
         struct events events = {.text = BUFFER_INIT(EVENT_MAX), .stop_after = 2};
         struct sse_parser p;
 
-        sse_parser_init(&p, EVENT_MAX);
+        sse_parser_init(&p, EVENT_MAX, NULL);
         for (size_t at = 0; at < sizeof input - 1; at += size)
             feed(&p, input + at, sizeof input - 1 - at < size ? sizeof input - 1 - at : size,
                  &events);
@@ -495,7 +495,7 @@ static void test_many_short_lines_take_linear_time(void **state)
     (void)state;
     assert_non_null(piece);
     memset(piece, '\r', len);
-    sse_parser_init(&p, EVENT_MAX);
+    sse_parser_init(&p, EVENT_MAX, NULL);
     assert_int_equal(feed(&p, piece, len, &events), 0);
     assert_int_equal(events.n, 0);
     sse_parser_done(&p);

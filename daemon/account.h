@@ -1,0 +1,64 @@
+/*
+ * What one user of the host has going on, over all of its connections: counts, memory, and what is
+ * left of its rates. Knows no limits: whoever takes says how much may be taken.
+ *
+ * An account lives as long as something refers to it, and after that as long as its rates have not
+ * recovered: a caller must not get a fresh minute by connecting again.
+ */
+#ifndef ACCOUNT_H
+#define ACCOUNT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "../proto/memory.h"
+
+struct queue_lane;
+
+/* So much a minute, refilled continuously. Below 0 it is in debt. */
+struct rate {
+    int64_t per_minute; /* as of the last use; 0: never used */
+    int64_t level;      /* millionths of a sixtieth of one */
+    int64_t at_us;
+};
+
+/* Takes n: 0; else nothing is taken, and it is the microseconds after which n may be there, or -1:
+ * never, n is more than a minute's worth. per_minute INT64_MAX: no limit. */
+int64_t rate_take(struct rate *r, int64_t per_minute, int64_t n, int64_t now_us);
+
+/* What was taken turned out to be n less, or more if n is negative. */
+void rate_settle(struct rate *r, int64_t n);
+
+/* What is there now, as of the last limit; INT64_MAX if it was never limited. */
+int64_t rate_left(struct rate *r, int64_t now_us);
+
+struct account {
+    uid_t uid;
+    unsigned n_refs;
+    struct memory memory;                      /* of its connections and calls */
+    size_t n_connections, n_running, n_queued; /* calls */
+    struct rate requests, tokens;
+    LIST_HEAD(, queue_lane) lanes; /* queue.c's */
+    struct account *next_idle;     /* while accounts are swept */
+};
+
+struct accounts {
+    void *tree; /* tsearch(3)'s, by uid */
+    size_t n, n_at_sweep;
+    struct memory *total;
+};
+
+void accounts_init(struct accounts *a, struct memory *total);
+/* Nothing refers to any account. */
+void accounts_done(struct accounts *a);
+
+/* The uid's account, with a reference; NULL: out of memory. */
+struct account *accounts_get(struct accounts *a, uid_t uid, int64_t now_us);
+struct account *account_ref(struct account *account);
+/* Takes NULL; returns NULL. */
+struct account *account_unref(struct account *account);
+
+#endif

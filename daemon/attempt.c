@@ -1,0 +1,217 @@
+#include "attempt.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "answer.h"
+#include "call.h"
+#include "config.h"
+#include "connection.h"
+#include "log.h"
+#include "policy.h"
+#include "retry.h"
+
+/* What libcurl takes for a transfer: its buffers for reading and sending, and its own state. */
+enum { TRANSFER_BYTES = 48 << 10 };
+
+/* ---- Failures that are not the upstream's ---- */
+
+static void fail(struct call *call, enum grpc_status status, const char *reason,
+                 int64_t retry_after_ms, const char *message)
+{
+    call_fail(call, &(struct call_error){
+                        .status = status,
+                        .reason = reason,
+                        .message = message,
+                        .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
+                        .retry_after_ms = retry_after_ms,
+                        .retryable = true,
+                    });
+}
+
+static void fail_for_breaker(struct call *call, int64_t wait_us)
+{
+    char text[256];
+
+    snprintf(
+        text, sizeof text,
+        "upstream \"%.64s\" was not asked: the last connections to it could not be made (check "
+        "base_url, and that the server runs)",
+        upstream_settings(call->upstream)->name);
+    fail(call, GRPC_UNAVAILABLE, "UPSTREAM_UNREACHABLE", (wait_us + 999) / 1000, text);
+}
+
+static void fail_for_queue(struct call *call, enum queue_answer answer, const struct policy *policy)
+{
+    const struct config_upstream *settings = upstream_settings(call->upstream);
+    char text[256];
+
+    if (answer == QUEUE_NO_MEMORY) {
+        call_fail_for_memory(call, -ENOMEM, COMPLETION__V1__PHASE__PHASE_LOCAL);
+        return;
+    }
+    if (answer == QUEUE_USER_FULL)
+        snprintf(text, sizeof text,
+                 "you have as many calls waiting as [policy %.64s] allows (max_concurrent = %zu, "
+                 "max_queued = %zu); make fewer at once",
+                 policy->name, policy->max_concurrent, policy->max_queued);
+    else
+        snprintf(text, sizeof text,
+                 "too many calls wait for upstream \"%.64s\" (max_concurrent = %zu, max_queued = "
+                 "%zu); try again later",
+                 settings->name, settings->max_concurrent, settings->max_queued);
+    fail(call, GRPC_RESOURCE_EXHAUSTED, "LOCAL_QUEUE_FULL", 1000, text);
+}
+
+/* ---- Attempts ---- */
+
+/* What the last attempt left. */
+static void forget_answer(struct call *call)
+{
+    call->response = CALL_RESPONSE_NONE;
+    call->head = (struct transfer_head){.retry_after_ms = -1};
+    call->saw_other_events = false;
+    buffer_done(&call->body);
+    sse_parser_done(&call->sse);
+    sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, &call->connection->memory);
+    translate_progress_init(&call->progress, call->progress.n_expected);
+}
+
+static void ask(struct call *call)
+{
+    int64_t wait_us = upstream_wait_us(call->upstream);
+
+    if (wait_us > 0) {
+        fail_for_breaker(call, wait_us);
+        return;
+    }
+    forget_answer(call);
+    call->is_backing_off = false;
+    if (call->n_retries == 0)
+        retry_budget_earn(upstream_retry_budget(call->upstream));
+    call->attempts_before = call->attempts;
+    call->attempts++;
+    if (upstream_start(call->upstream, call->request, call->own_key, call->stream, &answer_handler,
+                       call, &call->transfer) < 0)
+        call_fail_for_memory(call, -ENOMEM, COMPLETION__V1__PHASE__PHASE_LOCAL);
+}
+
+static void on_turn(struct queue_place *place)
+{
+    ask(container_of(place, struct call, place));
+}
+
+static void on_backoff(evutil_socket_t fd, short what, void *user)
+{
+    (void)fd, (void)what;
+    ask(user);
+}
+
+void attempt_begin(struct call *call, struct buffer *body, const struct policy *policy)
+{
+    struct connection *connection = call->connection;
+
+    evtimer_assign(&call->backoff, call->worker->base, on_backoff, call);
+    if (!memory_charge(&connection->memory, TRANSFER_BYTES)) {
+        call_fail_for_memory(call, -EDQUOT, COMPLETION__V1__PHASE__PHASE_LOCAL);
+        return;
+    }
+    /* A transfer may outlive the connection: from here on the call accounts for the bytes. */
+    call->charged_bytes += TRANSFER_BYTES + body->capacity;
+    body->memory = NULL;
+    call->request = upstream_body_new(body);
+    if (!call->request) {
+        call_fail_for_memory(call, -ENOMEM, COMPLETION__V1__PHASE__PHASE_LOCAL);
+        return;
+    }
+    call->place.start = on_turn;
+    enum queue_answer answer = queue_join(upstream_queue(call->upstream), connection->account,
+                                          policy->max_concurrent, policy->max_queued, &call->place);
+    if (answer == QUEUE_STARTED) {
+        ask(call);
+    } else if (answer != QUEUE_WAITS) {
+        fail_for_queue(call, answer, policy);
+    }
+}
+
+static int64_t time_left_us(const struct call *call)
+{
+    return call->deadline_us == INT64_MAX ? INT64_MAX : call->deadline_us - worker_now_us();
+}
+
+bool attempt_again(struct call *call, const struct retry_facts *facts)
+{
+    const struct config_upstream *settings = upstream_settings(call->upstream);
+    const struct retry_limits limits = {
+        .max_retries = settings->max_retries,
+        .resend = settings->resend,
+        .n_taken = call->n_retries,
+        .left_us = time_left_us(call),
+    };
+    int64_t delay_us = retry_delay_us(facts, &limits, arc4random());
+
+    if (delay_us < 0 || call->n_replies > 0 ||
+        !retry_budget_spend(upstream_retry_budget(call->upstream)) ||
+        worker_arm(&call->backoff, delay_us) < 0)
+        return false;
+    log_debug(call->worker->log,
+              "upstream %s: attempt %u failed (http_status=%d), again in %lld ms", settings->name,
+              call->attempts, call->head.status, (long long)delay_us / 1000);
+    call->n_retries++;
+    call->is_backing_off = true;
+    if (call->transfer)
+        upstream_cancel(call->transfer);
+    call->transfer = NULL;
+    return true;
+}
+
+void attempt_stop(struct call *call, bool may_keep_connection)
+{
+    struct transfer *t = call->transfer;
+
+    call->transfer = NULL;
+    if (t && may_keep_connection)
+        upstream_finish(t);
+    else if (t)
+        upstream_cancel(t);
+    if (event_initialized(&call->backoff))
+        evtimer_del(&call->backoff);
+    queue_leave(&call->place);
+}
+
+/* ---- The deadline ---- */
+
+static const char *doing(const struct call *call, enum transfer_phase phase)
+{
+    static const char *const phases[] = {
+        [TRANSFER_RESOLVE] = "looking up the upstream's name",
+        [TRANSFER_CONNECT] = "connecting to the upstream",
+        [TRANSFER_TLS] = "negotiating TLS with the upstream",
+        [TRANSFER_SEND] = "waiting for the upstream's answer",
+        [TRANSFER_HEADERS] = "waiting for the upstream's answer",
+        [TRANSFER_BODY] = "receiving the upstream's answer",
+    };
+
+    if (call->place.state == QUEUE_WAITING)
+        return "waiting for a turn (max_concurrent of the upstream or of the policy)";
+    return call->transfer ? phases[phase] : "waiting to ask the upstream again";
+}
+
+void attempt_expired(struct call *call)
+{
+    enum transfer_phase phase = call->transfer ? upstream_phase(call->transfer) : TRANSFER_RESOLVE;
+    char text[256];
+
+    snprintf(text, sizeof text, "the caller's deadline passed while %s; allow more time",
+             doing(call, phase));
+    call_fail(call, &(struct call_error){
+                        .status = GRPC_DEADLINE_EXCEEDED,
+                        .reason = "DEADLINE_EXCEEDED",
+                        .message = text,
+                        .phase = call->transfer ? answer_phase(phase)
+                                                : COMPLETION__V1__PHASE__PHASE_LOCAL,
+                        .maybe_executed = call->transfer && phase >= TRANSFER_SEND,
+                        .retryable = true,
+                    });
+}
