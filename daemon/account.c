@@ -3,12 +3,11 @@
 #include <search.h>
 #include <stdlib.h>
 
-enum { SWEEP_LEAST = 64 };
+enum { SWEEP_LEAST = 64, DEBT_MINUTES = 10 };
 
-#define UNIT     INT64_C(60000000) /* one, in the unit of rate.level */
-#define DEBT_MAX (INT64_MAX / 4)
+#define UNIT INT64_C(60000000) /* one, in the unit of rate.level */
 /* Above this a minute's worth does not fit the unit; nobody needs a limit there. */
-#define RATE_MAX (INT64_MAX / 4 / UNIT)
+#define RATE_MAX (INT64_MAX / 16 / UNIT)
 
 /* ---- Rates ---- */
 
@@ -47,14 +46,16 @@ int64_t rate_take(struct rate *r, int64_t per_minute, int64_t n, int64_t now_us)
 
 void rate_settle(struct rate *r, int64_t n)
 {
-    int64_t full = r->per_minute * UNIT, units;
+    int64_t full = r->per_minute * UNIT, least = -DEBT_MINUTES * full, units;
 
     if (r->per_minute == 0)
         return;
-    if (__builtin_mul_overflow(n, UNIT, &units))
-        units = n < 0 ? -DEBT_MAX : full;
-    if (__builtin_add_overflow(r->level, units, &r->level) || r->level < -DEBT_MAX)
-        r->level = -DEBT_MAX;
+    /* Upstreams have reported nonsense: nobody pays for it for ever. */
+    if (__builtin_mul_overflow(n, UNIT, &units) ||
+        __builtin_add_overflow(r->level, units, &r->level))
+        r->level = n < 0 ? least : full;
+    if (r->level < least)
+        r->level = least;
     if (r->level > full)
         r->level = full;
 }

@@ -29,7 +29,8 @@ struct rate {
  * never, n is more than a minute's worth. per_minute INT64_MAX: no limit. */
 int64_t rate_take(struct rate *r, int64_t per_minute, int64_t n, int64_t now_us);
 
-/* What was taken turned out to be n less, or more if n is negative. */
+/* What was taken turned out to be n less, or more if n is negative: a debt, of ten minutes' worth
+ * at most. */
 void rate_settle(struct rate *r, int64_t n);
 
 /* What is there now, as of the last limit; INT64_MAX if it was never limited. */
