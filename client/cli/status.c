@@ -28,7 +28,7 @@ static int check(const char *socket, int64_t timeout_ms)
 
     if (r < 0) {
         completion_error_free(error);
-        return usage_error("status", "--socket: %s", strerror(-r));
+        return socket_error("status", r);
     }
     r = completion_client_check(client, timeout_ms, error);
     if (r > 0)
@@ -66,7 +66,7 @@ int run_status(int argc, char **argv)
             fputs(usage, stdout);
             return EXIT_OK;
         default:
-            return usage_error("status", "wrong options");
+            return try_help("status");
         }
     }
     if (optind < argc)
