@@ -74,6 +74,7 @@ int file_read(const char *path, struct buffer *out);
 
 struct printer {
     enum output output;
+    bool stream;
     bool several; /* choices: each is labelled */
     bool escape;  /* a terminal reads it */
     bool alive;   /* a sign of life stands on the terminal */

@@ -156,22 +156,13 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
-static int run_help(int argc, char **argv)
+static void print_usage(FILE *out)
 {
-    static char help[] = "--help";
-    const struct command *command = argc > 1 ? find_command(argv[1]) : NULL;
-
-    if (argc > 1 && !command)
-        return usage_error("", "there is no command '%s'", argv[1]);
-    if (command && command->run != run_help) {
-        char *arguments[] = {argv[1], help, NULL};
-        return command->run(2, arguments);
-    }
     fputs("Usage: completionctl COMMAND [OPTION]...\n"
           "Asks completiond for text completions.\n\nCommands:\n",
-          stdout);
+          out);
     for (size_t i = 0; i < N_COMMANDS; i++)
-        printf("  %-8s %s\n", commands[i].name, commands[i].info);
+        fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].info);
     fputs("\nOptions:\n"
           "  -h, --help     show this, or behind a command its help\n"
           "  -V, --version  show the version\n"
@@ -188,7 +179,21 @@ static int run_help(int argc, char **argv)
           "  6    the time allowed was over\n"
           "  7    the answer was cut; what was written is not whole\n"
           "  130  interrupted, by Ctrl-C or SIGTERM\n",
-          stdout);
+          out);
+}
+
+static int run_help(int argc, char **argv)
+{
+    static char help[] = "--help";
+    const struct command *command = argc > 1 ? find_command(argv[1]) : NULL;
+
+    if (argc > 1 && !command)
+        return usage_error("", "there is no command '%s'", argv[1]);
+    if (command && command->run != run_help) {
+        char *arguments[] = {argv[1], help, NULL};
+        return command->run(2, arguments);
+    }
+    print_usage(stdout);
     return EXIT_OK;
 }
 
@@ -197,7 +202,7 @@ int main(int argc, char **argv)
     const char *name = argc > 1 ? argv[1] : "";
 
     if (!*name) {
-        run_help(1, argv);
+        print_usage(stderr);
         return EXIT_USAGE;
     }
     if (!strcmp(name, "--help") || !strcmp(name, "-h")) {

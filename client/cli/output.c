@@ -14,6 +14,7 @@ void printer_init(struct printer *p, const struct create_options *o)
 {
     *p = (struct printer){
         .output = o->output,
+        .stream = o->stream,
         .several = o->several,
         .escape = isatty(STDOUT_FILENO),
         .choice = -1,
@@ -102,6 +103,9 @@ static void put_choice(struct printer *p, const completion_result *result, size_
     completion_text text = completion_choice_text(result, i);
     int32_t index = (int32_t)i;
 
+    /* The end of a choice in a stream is no text of it. */
+    if (p->stream && text.length == 0)
+        return;
     completion_choice_index(result, i, &index);
     if (index != p->choice && (several || index > 0 || p->choice > 0)) {
         if (!p->at_line_start)

@@ -65,6 +65,9 @@ static int make_input(const struct cli_options *o)
 static void run_child(const struct cli_options *o, pid_t parent, int in, int out, int err,
                       const char **arguments, const char **environment)
 {
+    /* Whoever started the test may ignore these. */
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
         _exit(126);
@@ -111,7 +114,7 @@ void cli_start(struct cli *c, const char *socket, const struct cli_options *opti
     static const struct cli_options usual = {0};
     const struct cli_options *o = options ? options : &usual;
     const char *list[LIST_MAX] = {COMPLETIONCTL_BINARY}, *environment[LIST_MAX] = {NULL};
-    struct pair out = {-1, -1}, err = o->err_is_terminal ? make_terminal() : make_pipe();
+    struct pair out = {-1, -1}, err = {-1, -1};
     int in = make_input(o);
     pid_t parent = getpid();
 
@@ -119,7 +122,11 @@ void cli_start(struct cli *c, const char *socket, const struct cli_options *opti
         out.its = open(o->out_path, O_WRONLY | O_CLOEXEC);
     else
         out = o->out_is_terminal ? make_terminal() : make_pipe();
-    assert_true(in >= 0 && out.its >= 0);
+    if (o->out_is_terminal && o->err_is_terminal)
+        err.its = fcntl(out.its, F_DUPFD_CLOEXEC, 3);
+    else
+        err = o->err_is_terminal ? make_terminal() : make_pipe();
+    assert_true(in >= 0 && out.its >= 0 && err.its >= 0);
     append_list(list, 1, arguments);
     make_environment(socket, o, environment);
     *c = (struct cli){.out = out.ours,

@@ -15,13 +15,13 @@
 
 /* How to run it; what is 0 is as usual. */
 struct cli_options {
-    const char *const *environment; /* NAME=value, NULL-terminated, added to a clean one */
-    const char *in;                 /* standard input; NULL: /dev/null */
-    size_t in_length;               /* 0: in is a text */
-    const char *out_path;           /* standard output goes there, and is not captured */
-    bool out_is_terminal, err_is_terminal;
-    bool out_is_closed; /* nobody reads it */
-    uid_t uid;          /* who runs it; 0: the test's own */
+    const char *const *environment;        /* NAME=value, NULL-terminated, added to a clean one */
+    const char *in;                        /* standard input; NULL: /dev/null */
+    size_t in_length;                      /* 0: in is a text */
+    const char *out_path;                  /* standard output goes there, and is not captured */
+    bool out_is_terminal, err_is_terminal; /* both: the same, captured as standard output */
+    bool out_is_closed;                    /* nobody reads it */
+    uid_t uid;                             /* who runs it; 0: the test's own */
 };
 
 struct cli {
