@@ -255,6 +255,37 @@ static void test_text_with_nul_is_written_whole(void **state)
     scene_stop(s);
 }
 
+#define SPREAD                                                                                     \
+    "{\"id\":\"c\",\"object\":\"text_completion\",\"timings\":\r\n{\"a\":\t1,\r\n\"b\":[1,\n2]}"   \
+    ",\n\"choices\":[{\"index\":0,\"text\":\"a\\nb\",\"logprobs\":null,\"finish_reason\":"         \
+    "\"stop\","                                                                                    \
+    "\"more\":{\n\"c\":\"d\\n\"\n}}]}"
+
+static void spread(struct fake_connection *c)
+{
+    while (fake_read_request(c) && fake_answer(c, 200, "application/json", "", SPREAD))
+        ;
+}
+
+static void test_an_answer_is_one_line_however_the_server_wrote_it(void **state)
+{
+    struct scene *s = *state;
+    struct cli c;
+
+    scene_start(s, spread, NULL, NULL);
+    cli_run(&c, 0, s->daemon.socket, NULL, CREATE("--prompt", "p"));
+    const char *end = strchr(cli_text(&c), '\n');
+    assert_non_null(end);
+    assert_string_equal(end, "\n");
+    json_object *given = json_tokener_parse(cli_text(&c)), *wanted = json_tokener_parse(SPREAD);
+    if (!json_object_equal(given, wanted))
+        fail_msg("%s is not %s", cli_text(&c), SPREAD);
+    json_object_put(given);
+    json_object_put(wanted);
+    cli_done(&c);
+    scene_stop(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +299,7 @@ int main(void)
         scene_test(test_every_option_is_sent_as_it_was_given),
         scene_test(test_values_that_are_none_are_refused_by_name),
         scene_test(test_text_with_nul_is_written_whole),
+        scene_test(test_an_answer_is_one_line_however_the_server_wrote_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
