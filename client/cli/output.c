@@ -1,7 +1,6 @@
 /* What is written: JSON lines, or the text itself. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,9 +47,8 @@ int output_flush(void)
 {
     if (!ferror(stdout) && fflush(stdout) != EOF)
         return EXIT_OK;
-    /* Ctrl-C ends a write to who does not read, too, and exit() must not try again. */
+    /* Ctrl-C ends a write to who does not read, too. */
     if (errno == EINTR && was_interrupted()) {
-        __fpurge(stdout);
         fputs("completionctl: interrupted\n", stderr);
         return EXIT_INTERRUPTED;
     }

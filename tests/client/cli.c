@@ -234,15 +234,21 @@ void cli_signal(struct cli *c, int number)
     assert_int_equal(kill(c->pid, number), 0);
 }
 
+void cli_await_end(struct cli *c)
+{
+    struct pollfd fd = {c->pidfd, POLLIN, 0};
+
+    if (poll(&fd, 1, HARNESS_TIMEOUT_MS) != 1)
+        fail_msg("completionctl does not end; it said: %s%s", cli_text(c), cli_errors(c));
+}
+
 int cli_wait(struct cli *c)
 {
     int status = 0;
 
     while (read_more(c))
         ;
-    struct pollfd fd = {c->pidfd, POLLIN, 0};
-    if (poll(&fd, 1, HARNESS_TIMEOUT_MS) != 1)
-        fail_msg("completionctl does not end; it said: %s%s", cli_text(c), cli_errors(c));
+    cli_await_end(c);
     assert_int_equal(waitpid(c->pid, &status, 0), c->pid);
     c->pid = 0;
     cli_assert_lacks(cli_errors(c), "Sanitizer");

@@ -46,6 +46,9 @@ void cli_signal(struct cli *c, int number);
 /* No one reads its standard output any more. */
 void cli_close_out(struct cli *c);
 
+/* Waits for the end without reading what it wrote. */
+void cli_await_end(struct cli *c);
+
 /* Waits for the end. Returns its exit status, or 128 and the number of the signal that ended it. */
 int cli_wait(struct cli *c);
 

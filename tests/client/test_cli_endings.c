@@ -132,6 +132,7 @@ static void test_ctrl_c_before_the_first_byte(void **state)
         cli_wait_exit(&c, 130);
         assert_closed(s, i + 1, start);
         assert_string_equal(cli_text(&c), "");
+        assert_string_equal(cli_errors(&c), "completionctl: interrupted\n");
         cli_done(&c);
     }
     scene_stop(s);
@@ -147,6 +148,7 @@ static void test_ctrl_c_while_nobody_takes_the_output(void **state)
     assert_true(fake_await(s->fake, FAKE_STALLED, 1));
     int64_t start = harness_now_ms();
     cli_signal(&c, SIGINT);
+    cli_await_end(&c);
     assert_closed(s, 1, start);
     cli_wait_exit(&c, 130);
     assert_string_equal(cli_errors(&c), "completionctl: interrupted\n");
