@@ -9,7 +9,7 @@
 static const char usage[] =
     "Usage: completionctl status [OPTION]...\n"
     "Says whether the daemon is there and serving: exit status 0 if it is, 3 if it can't be\n"
-    "reached, 5 if it is shutting down.\n"
+    "reached, 5 if it says that it is shutting down.\n"
     "\n"
     "      --socket PATH     the daemon's socket; default $COMPLETIOND_SOCKET, else\n"
     "                        $XDG_RUNTIME_DIR/completiond/rpc.sock if it is there, else\n"
