@@ -33,10 +33,17 @@ static void put_extra(struct json_writer *w, protobuf_c_boolean has, const Proto
     if (!has)
         return;
     json_reader_init(&r, b->data, b->len);
-    if (json_peek(&r) == JSON_OBJECT && json_skip(&r, NULL) && json_reader_end(&r))
-        json_raw_members(w, b->data, b->len);
-    else if (!w->out->error)
-        w->out->error = -EBADMSG;
+    if (json_peek(&r) != JSON_OBJECT || !json_skip(&r, NULL) || !json_reader_end(&r)) {
+        if (!w->out->error)
+            w->out->error = -EBADMSG;
+        return;
+    }
+    size_t from = buffer_length(w->out);
+    json_raw_members(w, b->data, b->len);
+    /* Servers may write on several lines; control characters only stand between values. */
+    for (uint8_t *p = buffer_bytes(w->out); from < buffer_length(w->out); from++)
+        if (p[from] < ' ')
+            p[from] = ' ';
 }
 
 static void put_int(struct json_writer *w, const char *key, protobuf_c_boolean has, int64_t value)

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../../proto/buffer.h"
 #include "completion.h"
 
 /* Exit statuses; --help documents them. */
@@ -30,6 +31,10 @@ struct command {
 
 /* Says what is wrong with the options, and EXIT_USAGE. */
 int usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same for what completion_client_new() returned. */
+int socket_error(const char *command, int r);
+/* Says where to read on, and EXIT_USAGE. */
+int try_help(const char *command);
 /* Says what happened, and the exit status for it. */
 int report(int r, const completion_error *error);
 /* Ctrl-C has been pressed. */
@@ -47,7 +52,9 @@ struct create_options {
     int64_t timeout_ms; /* negative: none */
     enum output output;
     bool stream;
+    bool several; /* more than one choice will come */
     bool help;
+    bool has_model, has_key, has_stream_options;
 };
 
 /* EXIT_OK, or another exit status, and then it has been said why. */
@@ -55,12 +62,22 @@ int options_parse(int argc, char **argv, struct create_options *o);
 /* "30s", "2min", "500ms", "30": milliseconds. 0 or -EINVAL. */
 int parse_duration(const char *text, int64_t *ret_ms);
 
+/* prompt.c */
+
+/* One prompt in any of its forms, of several or not. How many prompts it was, or negative errno and
+ * why. */
+int prompt_set(completion_request *request, const char *value, bool several, const char **ret_why);
+/* All of a file, or of standard input ("-"). 0 or negative errno. */
+int file_read(const char *path, struct buffer *out);
+
 /* output.c: what goes to stdout, and the sign of life on stderr before it. */
 
 struct printer {
     enum output output;
-    bool stream, escape;
-    bool alive; /* a sign of life stands on the terminal */
+    bool stream;
+    bool several; /* choices: each is labelled */
+    bool escape;  /* a terminal reads it */
+    bool alive;   /* a sign of life stands on the terminal */
     bool began;
     int32_t choice; /* the one that was written last; -1: none */
     bool at_line_start;
@@ -69,7 +86,8 @@ struct printer {
 void printer_init(struct printer *p, const struct create_options *o);
 /* For completion_client_set_wait(): 1 if the call is to end. */
 int printer_wait(void *printer, int64_t elapsed_ms);
-/* Both: EXIT_OK or EXIT_LOCAL, and then it has been said why. */
+/* All three: EXIT_OK or another exit status, and then it has been said why. */
+int output_flush(void);
 int printer_print(struct printer *p, const completion_result *result);
 int printer_end(struct printer *p);
 

@@ -29,6 +29,7 @@ static int create_stream(completion_client *client, const struct create_options 
     completion_stream *stream;
     const completion_result *chunk;
     int status = EXIT_OK;
+    bool wrote = false;
     int r = completion_stream_open(client, o->request, o->timeout_ms, &stream, error);
 
     if (r < 0) {
@@ -37,6 +38,7 @@ static int create_stream(completion_client *client, const struct create_options 
     }
     while (status == EXIT_OK && (r = completion_stream_next(stream, &chunk, error)) > 0) {
         status = printer_print(p, chunk);
+        wrote = true;
         /* A fast stream never waits: Ctrl-C is looked for here too. */
         if (was_interrupted())
             completion_stream_cancel(stream);
@@ -45,7 +47,11 @@ static int create_stream(completion_client *client, const struct create_options 
     if (status)
         return status;
     status = printer_end(p);
-    return r < 0 ? report(r, error) : status;
+    if (r == 0)
+        return status;
+    status = report(r, error);
+    /* Whatever failed, the daemon's death too. */
+    return wrote && status == EXIT_UPSTREAM ? EXIT_TRUNCATED : status;
 }
 
 int run_create(int argc, char **argv)
@@ -59,7 +65,7 @@ int run_create(int argc, char **argv)
     if (status == EXIT_OK && !o.help) {
         int r = completion_client_new(o.socket, &client);
         if (r < 0)
-            status = usage_error("create", "--socket: %s", strerror(-r));
+            status = socket_error("create", r);
     }
     if (client) {
         printer_init(&printer, &o);

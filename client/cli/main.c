@@ -32,10 +32,17 @@ bool was_interrupted(void)
 
 void catch_interrupts(void)
 {
-    const struct sigaction action = {.sa_handler = on_interrupt};
+    /* The second one ends the process, whatever it is doing. */
+    const struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
 
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+}
+
+int try_help(const char *command)
+{
+    fprintf(stderr, "Try 'completionctl %s%s--help'.\n", command, *command ? " " : "");
+    return EXIT_USAGE;
 }
 
 int usage_error(const char *command, const char *format, ...)
@@ -46,8 +53,13 @@ int usage_error(const char *command, const char *format, ...)
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);
-    fprintf(stderr, "\nTry 'completionctl %s%s--help'.\n", command, *command ? " " : "");
-    return EXIT_USAGE;
+    fputc('\n', stderr);
+    return try_help(command);
+}
+
+int socket_error(const char *command, int r)
+{
+    return usage_error(command, "--socket: %s", r == -EINVAL ? "a path is wanted" : strerror(-r));
 }
 
 static int exit_status(int r, const completion_error *e)
@@ -81,8 +93,12 @@ static int exit_status(int r, const completion_error *e)
 /* Texts from afar may hold what a terminal obeys. */
 static void print_plain(const char *text)
 {
-    for (; *text; text++)
-        fputc((unsigned char)*text < ' ' || *text == 0x7f ? ' ' : *text, stderr);
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text, next = (unsigned char)text[1];
+        bool c1 = c == 0xc2 && next >= 0x80 && next < 0xa0;
+        fputc(c < ' ' || c == 0x7f || c1 ? ' ' : c, stderr);
+        text += c1;
+    }
 }
 
 static void print_detail(const char *name, const char *value)
@@ -121,7 +137,7 @@ int report(int r, const completion_error *e)
         print_detail("attempts", number);
     }
     if (completion_error_retry_after_ms(e) >= 0) {
-        snprintf(number, sizeof number, "%.3g s",
+        snprintf(number, sizeof number, "%.15g s",
                  (double)completion_error_retry_after_ms(e) / 1000);
         print_detail("retry after", number);
     }
@@ -140,6 +156,32 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
+static void print_usage(FILE *out)
+{
+    fputs("Usage: completionctl COMMAND [OPTION]...\n"
+          "Asks completiond for text completions.\n\nCommands:\n",
+          out);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].info);
+    fputs("\nOptions:\n"
+          "  -h, --help     show this, or behind a command its help\n"
+          "  -V, --version  show the version\n"
+          "\nExamples:\n"
+          "  completionctl create --model gpt-3.5-turbo-instruct --prompt 'Once upon a time'\n"
+          "  completionctl status\n"
+          "\nExit status:\n"
+          "  0    done\n"
+          "  1    no memory, or the output can't be written\n"
+          "  2    wrong options\n"
+          "  3    the daemon can't be reached: it is not running, or its socket is not for you\n"
+          "  4    refused: the request, its model or key, or the configuration has to be changed\n"
+          "  5    the upstream or the daemon failed; it may work later\n"
+          "  6    the time allowed was over\n"
+          "  7    the answer was cut; what was written is not whole\n"
+          "  130  interrupted, by Ctrl-C or SIGTERM\n",
+          out);
+}
+
 static int run_help(int argc, char **argv)
 {
     static char help[] = "--help";
@@ -151,28 +193,7 @@ static int run_help(int argc, char **argv)
         char *arguments[] = {argv[1], help, NULL};
         return command->run(2, arguments);
     }
-    fputs("Usage: completionctl COMMAND [OPTION]...\n"
-          "Asks completiond for text completions.\n\nCommands:\n",
-          stdout);
-    for (size_t i = 0; i < N_COMMANDS; i++)
-        printf("  %-8s %s\n", commands[i].name, commands[i].info);
-    fputs("\nOptions:\n"
-          "  -h, --help     show this, or behind a command its help\n"
-          "  -V, --version  show the version\n"
-          "\nExamples:\n"
-          "  completionctl create --model gpt-3.5-turbo-instruct --prompt 'Once upon a time'\n"
-          "  completionctl status\n"
-          "\nExit status:\n"
-          "  0    done\n"
-          "  1    no memory, or the output can't be written\n"
-          "  2    wrong options\n"
-          "  3    the daemon can't be reached\n"
-          "  4    the request was refused; change it, or who makes it\n"
-          "  5    the upstream or the daemon failed; it may work later\n"
-          "  6    the time allowed was over\n"
-          "  7    the answer was cut; what was written is not whole\n"
-          "  130  interrupted\n",
-          stdout);
+    print_usage(stdout);
     return EXIT_OK;
 }
 
@@ -181,17 +202,23 @@ int main(int argc, char **argv)
     const char *name = argc > 1 ? argv[1] : "";
 
     if (!*name) {
-        run_help(1, argv);
+        print_usage(stderr);
         return EXIT_USAGE;
     }
-    if (!strcmp(name, "--help") || !strcmp(name, "-h"))
-        return run_help(1, argv);
+    if (!strcmp(name, "--help") || !strcmp(name, "-h")) {
+        run_help(1, argv);
+        return output_flush();
+    }
     if (!strcmp(name, "--version") || !strcmp(name, "-V")) {
         puts("completionctl " COMPLETIOND_VERSION);
-        return EXIT_OK;
+        return output_flush();
     }
     const struct command *command = find_command(name);
     if (!command)
         return usage_error("", "there is no command '%s'", name);
-    return command->run(argc - 1, argv + 1);
+    /* getopt_long() speaks in the name of this. */
+    static char program[] = "completionctl";
+    argv[1] = program;
+    int status = command->run(argc - 1, argv + 1);
+    return status ? status : output_flush();
 }

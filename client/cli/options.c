@@ -12,22 +12,25 @@
 #include "completionctl.h"
 
 static const char usage[] =
-    "Usage: completionctl create --model MODEL [OPTION]...\n"
+    "Usage: completionctl create --model MODEL --prompt TEXT [OPTION]...\n"
     "Completes a prompt and writes the answer.\n"
     "\n"
     "The API's parameters; what is not given is not sent, and the model's default holds:\n"
     "      --model MODEL              required\n"
-    "      --prompt TEXT              may be repeated, for several prompts; also a JSON array\n"
-    "                                 (of texts, token ids, or arrays of token ids), @FILE, or -\n"
-    "                                 for standard input; files are sent to their last byte\n"
+    "      --prompt TEXT              or @FILE, or - for standard input, to the last byte; or a\n"
+    "                                 JSON array: [\"text\"], [token id], [[token id]]. May be\n"
+    "                                 repeated, for several prompts. A text that begins with @, "
+    "or\n"
+    "                                 looks like an array, is written as one: '[\"@home\"]'\n"
     "      --suffix TEXT              what comes after the completion\n"
     "      --max-tokens N             most tokens to generate (default of the API: 16)\n"
     "      --temperature X            0 to 2\n"
     "      --top-p X                  0 to 1\n"
     "      --n N                      completions for each prompt, 1 to 128\n"
-    "      --best-of N                generate N and return the best, at least --n, at most 20\n"
-    "      --stop TEXT                may be repeated, up to four times\n"
-    "      --seed N                   repeat the same sampling\n"
+    "      --best-of N                generate N and return the best: at least --n, at most 20;\n"
+    "                                 with --stream not more than --n\n"
+    "      --stop TEXT                ends the completion; may be repeated, up to four times\n"
+    "      --seed N                   the same seed and request give the same answer, mostly\n"
     "      --echo[=BOOL]              return the prompt too\n"
     "      --logprobs N               log probabilities of the N likeliest tokens, 0 to 5\n"
     "      --logit-bias JSON          {\"50256\": -100}: token ids, -100 to 100\n"
@@ -35,18 +38,19 @@ static const char usage[] =
     "      --presence-penalty X       -2 to 2\n"
     "      --user NAME                the end user, for the upstream's abuse monitoring\n"
     "      --stream                   write the answer as it is generated\n"
-    "      --stream-options JSON      {\"include_usage\": true, \"include_obfuscation\": false}\n"
+    "      --stream-options JSON      {\"include_usage\": true, \"include_obfuscation\": false},\n"
+    "                                 with --stream\n"
     "      --extra-body JSON          an object with parameters beyond the API's\n"
     "\n"
     "The command's own:\n"
     "      --output json|text         the API's JSON (one object, or one a line with --stream), "
     "or\n"
-    "                                 the text alone; of several choices each on lines of its "
-    "own,\n"
-    "                                 behind [INDEX]. Default json\n"
+    "                                 the text alone, with a newline behind it; of several "
+    "choices\n"
+    "                                 each on lines of its own, behind [INDEX]. Default json\n"
     "      --api-key KEY              your own key for the upstream, where policy allows it; "
     "@FILE\n"
-    "                                 keeps it out of the process list, and so does\n"
+    "                                 keeps it out of the process list, and so does the variable\n"
     "                                 COMPLETIOND_API_KEY\n"
     "      --timeout TIME             for the whole call: 30s, 2min, 500ms; default none\n"
     "      --socket PATH              the daemon's socket; default $COMPLETIOND_SOCKET, else\n"
@@ -58,11 +62,9 @@ static const char usage[] =
     "  completionctl create --model gpt-3.5-turbo-instruct --prompt 'This is a test.'\n"
     "  completionctl create --model m --prompt @story.txt --max-tokens 200 --stream --output text\n"
     "  completionctl create --model m --prompt '[\"One\",\"Two\"]' --n 2 --logprobs 3\n"
-    "  completionctl create --model m --prompt - --stop '\\n' < question.txt\n"
+    "  completionctl create --model m --prompt - --stop 'Q:' --output text < question.txt\n"
     "\n"
     "The exit statuses are in 'completionctl --help'.\n";
-
-enum { FILE_MAX_BYTES = 4 << 20 };
 
 /* A parameter: its option, and how its value gets into the request. */
 struct parameter {
@@ -205,26 +207,6 @@ static int set_stream_options(completion_request *r, const char *value, const ch
     return e == 0 && !json_reader_end(&reader) ? -EINVAL : e;
 }
 
-/* All of a file, or of standard input. 0 or negative errno. */
-static int read_file(const char *path, struct buffer *out)
-{
-    FILE *f = strcmp(path, "-") ? fopen(path, "re") : stdin;
-
-    if (!f)
-        return -errno;
-    for (;;) {
-        uint8_t *p = buffer_reserve(out, 4096);
-        size_t n = p ? fread(p, 1, 4096, f) : 0;
-        buffer_commit(out, n);
-        if (n == 0)
-            break;
-    }
-    int r = out->error ? out->error : ferror(f) ? -EIO : 0;
-    if (f != stdin)
-        fclose(f);
-    return r;
-}
-
 static int set_api_key(completion_request *r, const char *value, const char **ret_why)
 {
     struct buffer file = BUFFER_INIT(8192);
@@ -233,7 +215,7 @@ static int set_api_key(completion_request *r, const char *value, const char **re
     *ret_why = "printable characters without spaces are wanted, or @FILE with them";
     if (*value != '@')
         return completion_request_set_api_key(r, value, COMPLETION_ZERO_TERMINATED);
-    e = read_file(value + 1, &file);
+    e = file_read(value + 1, &file);
     if (e == 0) {
         size_t n = buffer_length(&file);
         while (n > 0 && strchr("\r\n \t", buffer_bytes(&file)[n - 1]))
@@ -243,100 +225,6 @@ static int set_api_key(completion_request *r, const char *value, const char **re
         *ret_why = strerror(-e);
     }
     buffer_wipe(&file);
-    return e;
-}
-
-/* ---- Prompts ---- */
-
-static int add_tokens(struct json_reader *reader, completion_request *r,
-                      int (*take)(completion_request *r, const int32_t *ids, size_t n))
-{
-    struct buffer ids = BUFFER_INIT(4 * FILE_MAX_BYTES);
-    int32_t id;
-    int e = 0;
-
-    while (json_next_element(reader)) {
-        if (!json_read_int32(reader, &id)) {
-            e = -EINVAL;
-            break;
-        }
-        buffer_append(&ids, &id, sizeof id);
-    }
-    if (e == 0)
-        e = ids.error ? ids.error
-                      : take(r, (const int32_t *)(const void *)buffer_bytes(&ids),
-                             buffer_length(&ids) / sizeof id);
-    buffer_done(&ids);
-    return e;
-}
-
-static int add_json_text(struct json_reader *reader, completion_request *r)
-{
-    struct buffer text = BUFFER_INIT(FILE_MAX_BYTES);
-    struct json_string string;
-
-    if (!json_read_string(reader, &string))
-        return -EINVAL;
-    json_string_append(&string, &text);
-    int e = text.error ? text.error
-                       : completion_request_add_prompt(r, (char *)buffer_bytes(&text),
-                                                       buffer_length(&text));
-    buffer_done(&text);
-    return e;
-}
-
-/* A JSON array of texts, of token ids, or of arrays of them. */
-static int set_json_prompt(completion_request *r, const char *value)
-{
-    struct json_reader reader;
-    int e = 0;
-
-    json_reader_init(&reader, value, strlen(value));
-    struct json_reader first = reader;
-    if (json_enter_array(&first) && json_next_element(&first) && json_peek(&first) == JSON_NUMBER) {
-        json_enter_array(&reader);
-        return add_tokens(&reader, r, completion_request_set_prompt_tokens);
-    }
-    json_enter_array(&reader);
-    while (e == 0 && json_next_element(&reader)) {
-        if (json_enter_array(&reader))
-            e = add_tokens(&reader, r, completion_request_add_prompt_tokens);
-        else
-            e = add_json_text(&reader, r);
-    }
-    return e;
-}
-
-/* A text that merely begins with a bracket is a text. */
-static bool is_json_array(const char *value)
-{
-    struct json_reader reader;
-
-    json_reader_init(&reader, value, strlen(value));
-    return json_peek(&reader) == JSON_ARRAY && json_skip(&reader, NULL) && json_reader_end(&reader);
-}
-
-static int set_prompt(completion_request *r, const char *value, bool several, const char **ret_why)
-{
-    int (*take)(completion_request *, const char *, size_t) =
-        several ? completion_request_add_prompt : completion_request_set_prompt;
-    struct buffer file = BUFFER_INIT(FILE_MAX_BYTES + 4096);
-
-    if (is_json_array(value)) {
-        *ret_why = several ? "an array can't be combined with other prompts"
-                           : "an array of texts, of token ids, or of arrays of token ids is wanted";
-        return several ? -EINVAL : set_json_prompt(r, value);
-    }
-    if (*value != '@' && strcmp(value, "-") != 0)
-        return take(r, value, COMPLETION_ZERO_TERMINATED);
-
-    int e = read_file(*value == '@' ? value + 1 : value, &file);
-    *ret_why = e == -EMSGSIZE ? "longer than the 4 MiB that a request may have"
-               : e < 0        ? strerror(-e)
-                              : "longer than the 4 MiB that a request may have";
-    if (e == 0)
-        e = take(r, (char *)buffer_bytes(&file), buffer_length(&file));
-    buffer_done(&file);
     return e;
 }
 
@@ -352,13 +240,17 @@ enum {
     OPTION_HELP,
 };
 
-static int bad_value(const char *option, int e, const char *why)
+/* Of a value only the name of a file is shown: it may be a key, or a prompt. */
+static int bad_value(const char *option, const char *value, int e, const char *why)
 {
+    bool is_file = *value == '@';
+
     if (e == -ENOMEM) {
         fputs("completionctl: out of memory\n", stderr);
         return EXIT_LOCAL;
     }
-    return usage_error("create", "--%s: %s", option, why);
+    return usage_error("create", "--%s: %s%s%s", option, is_file ? value + 1 : "",
+                       is_file ? ": " : "", why);
 }
 
 static int set_parameter(completion_request *r, const struct parameter *p, const char *value)
@@ -382,7 +274,7 @@ static int set_parameter(completion_request *r, const struct parameter *p, const
     } else {
         e = p->set_other(r, value, &why);
     }
-    return e < 0 ? bad_value(p->name, e, why) : EXIT_OK;
+    return e < 0 ? bad_value(p->name, value ? value : "", e, why) : EXIT_OK;
 }
 
 static int set_option(struct create_options *o, int option, const char *value)
@@ -408,9 +300,19 @@ static int set_option(struct create_options *o, int option, const char *value)
         o->help = true;
         fputs(usage, stdout);
         return EXIT_OK;
-    default:
-        return usage_error("create", "wrong options");
+    default: /* getopt_long() has said why */
+        return try_help("create");
     }
+}
+
+/* What the command has to know of a parameter that only goes through it. */
+static void note_parameter(struct create_options *o, const char *name, const char *value)
+{
+    o->has_model = o->has_model || !strcmp(name, "model");
+    o->has_key = o->has_key || !strcmp(name, "api-key");
+    o->has_stream_options = o->has_stream_options || !strcmp(name, "stream-options");
+    if (!strcmp(name, "n"))
+        o->several = strtol(value, NULL, 10) > 1;
 }
 
 /* The options as getopt_long() wants them: the parameters by their position, then the others. */
@@ -447,9 +349,10 @@ static int take_lists(struct create_options *o, const struct texts *prompts,
 {
     for (size_t i = 0; i < prompts->n; i++) {
         const char *why = "the value can't be used";
-        int e = set_prompt(o->request, prompts->values[i], prompts->n > 1, &why);
+        int e = prompt_set(o->request, prompts->values[i], prompts->n > 1, &why);
         if (e < 0)
-            return bad_value("prompt", e, why);
+            return bad_value("prompt", prompts->values[i], e, why);
+        o->several = o->several || prompts->n > 1 || e > 1;
     }
     for (size_t i = 0; i < stops->n; i++) {
         int e = stops->n > 1 ? completion_request_add_stop(o->request, stops->values[i],
@@ -457,7 +360,7 @@ static int take_lists(struct create_options *o, const struct texts *prompts,
                              : completion_request_set_stop(o->request, stops->values[i],
                                                            COMPLETION_ZERO_TERMINATED);
         if (e < 0)
-            return bad_value("stop", e, "the value can't be used");
+            return bad_value("stop", "", e, "the value can't be used");
     }
     return EXIT_OK;
 }
@@ -466,32 +369,40 @@ static int read_options(int argc, char **argv, struct create_options *o, struct 
                         struct texts *stops)
 {
     struct option longs[N_PARAMETERS + 8];
-    const char *key = getenv("COMPLETIOND_API_KEY");
-    bool has_model = false;
     int option, status = EXIT_OK;
 
     make_longs(longs);
-    if (key && *key)
-        status = set_parameter(o->request, &parameters[N_PARAMETERS - 1], key);
     while (status == EXIT_OK && !o->help &&
            (option = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
-        if (option == OPTION_PROMPT)
+        if (option == OPTION_PROMPT) {
             prompts->values[prompts->n++] = optarg;
-        else if (option == OPTION_STOP)
+        } else if (option == OPTION_STOP) {
             stops->values[stops->n++] = optarg;
-        else if (option >= 1 && option <= N_PARAMETERS)
+        } else if (option >= 1 && option <= N_PARAMETERS) {
             status = set_parameter(o->request, &parameters[option - 1], optarg);
-        else
+            note_parameter(o, parameters[option - 1].name, optarg);
+        } else {
             status = set_option(o, option, optarg);
-        has_model = has_model || option == 1;
+        }
     }
-    if (status || o->help)
-        return status;
+    return status;
+}
+
+static int finish_options(int argc, char **argv, struct create_options *o,
+                          const struct texts *prompts, const struct texts *stops)
+{
+    const char *key = getenv("COMPLETIOND_API_KEY");
+    int status = EXIT_OK;
+
     if (optind < argc)
         return usage_error("create", "unexpected argument '%s'", argv[optind]);
-    if (!has_model)
+    if (!o->has_model)
         return usage_error("create", "--model is missing");
-    return take_lists(o, prompts, stops);
+    if (o->has_stream_options && !o->stream)
+        return usage_error("create", "--stream-options needs --stream");
+    if (key && *key && !o->has_key)
+        status = set_parameter(o->request, &parameters[N_PARAMETERS - 1], key);
+    return status ? status : take_lists(o, prompts, stops);
 }
 
 int options_parse(int argc, char **argv, struct create_options *o)
@@ -505,6 +416,8 @@ int options_parse(int argc, char **argv, struct create_options *o)
         status = read_options(argc, argv, o, &prompts, &stops);
     else
         fputs("completionctl: out of memory\n", stderr);
+    if (status == EXIT_OK && !o->help)
+        status = finish_options(argc, argv, o, &prompts, &stops);
     free(prompts.values);
     free(stops.values);
     return status;

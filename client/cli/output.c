@@ -14,7 +14,8 @@ void printer_init(struct printer *p, const struct create_options *o)
     *p = (struct printer){
         .output = o->output,
         .stream = o->stream,
-        .escape = o->output == OUTPUT_TEXT && isatty(STDOUT_FILENO),
+        .several = o->several,
+        .escape = isatty(STDOUT_FILENO),
         .choice = -1,
         .at_line_start = true,
     };
@@ -42,33 +43,67 @@ static void begin(struct printer *p)
     p->alive = false;
 }
 
-static int write_failed(void)
+int output_flush(void)
 {
+    if (!ferror(stdout) && fflush(stdout) != EOF)
+        return EXIT_OK;
+    /* Ctrl-C ends a write to who does not read, too. */
+    if (errno == EINTR && was_interrupted()) {
+        fputs("completionctl: interrupted\n", stderr);
+        return EXIT_INTERRUPTED;
+    }
     fprintf(stderr, "completionctl: the output can't be written: %s\n", strerror(errno));
     return EXIT_LOCAL;
+}
+
+/* Whether a terminal may obey what stands here: C0, DEL, or U+0080 to U+009F, which is C2 80 to C2
+ * 9F. Returns how many bytes that is. */
+static size_t control_length(const char *data, size_t length)
+{
+    unsigned char c = (unsigned char)*data;
+
+    if (c == 0xc2 && length > 1 && (unsigned char)data[1] < 0xa0)
+        return 2;
+    return (c < ' ' && c != '\n' && c != '\t') || c == 0x7f;
 }
 
 /* On a terminal, control characters in the model's text are shown as '?': it might say anything. */
 static void put_text(struct printer *p, const char *data, size_t length)
 {
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)data[i];
-        /* U+0080 to U+009F are C2 80 to C2 9F; terminals obey some. */
-        bool c1 = c == 0xc2 && i + 1 < length && (unsigned char)data[i + 1] < 0xa0;
-        bool control = (c < ' ' && c != '\n' && c != '\t') || c == 0x7f || c1;
-        putchar(p->escape && control ? '?' : c);
-        i += p->escape && c1;
+    for (size_t i = 0, n; i < length; i += n ? n : 1) {
+        n = p->escape ? control_length(data + i, length - i) : 0;
+        putchar(n ? '?' : data[i]);
     }
     if (length > 0)
         p->at_line_start = data[length - 1] == '\n';
 }
 
-/* One choice is written as it is; of several, each begins with its number on a new line. */
-static void put_choice(struct printer *p, const completion_result *result, size_t i, bool several)
+/* JSON escapes C0 anyway; the others are only found in strings, where an escape means the same. */
+static void put_json_text(const struct printer *p, const char *data, size_t length)
 {
+    if (!p->escape) {
+        fwrite(data, 1, length, stdout);
+        return;
+    }
+    for (size_t i = 0, n; i < length; i += n ? n : 1) {
+        n = control_length(data + i, length - i);
+        if (n)
+            printf("\\u%04x", (unsigned char)data[i + n - 1]);
+        else
+            putchar(data[i]);
+    }
+}
+
+/* One choice is written as it is; of several, each begins with its number on a new line. */
+static void put_choice(struct printer *p, const completion_result *result, size_t i)
+{
+    bool several = p->several || completion_result_n_choices(result) > 1;
     completion_text text = completion_choice_text(result, i);
     int32_t index = (int32_t)i;
 
+    /* The end of a choice in a stream is no text of it. */
+    if (p->stream && text.length == 0)
+        return;
     completion_choice_index(result, i, &index);
     if (index != p->choice && (several || index > 0 || p->choice > 0)) {
         if (!p->at_line_start)
@@ -80,7 +115,7 @@ static void put_choice(struct printer *p, const completion_result *result, size_
     put_text(p, text.data, text.length);
 }
 
-static int put_json(const completion_result *result)
+static int put_json(const struct printer *p, const completion_result *result)
 {
     char *json;
     size_t length;
@@ -89,7 +124,7 @@ static int put_json(const completion_result *result)
         fputs("completionctl: out of memory\n", stderr);
         return EXIT_LOCAL;
     }
-    fwrite(json, 1, length, stdout);
+    put_json_text(p, json, length);
     putchar('\n');
     free(json);
     return EXIT_OK;
@@ -102,13 +137,11 @@ int printer_print(struct printer *p, const completion_result *result)
 
     begin(p);
     if (p->output == OUTPUT_JSON)
-        status = put_json(result);
+        status = put_json(p, result);
     else
         for (size_t i = 0; i < n; i++)
-            put_choice(p, result, i, !p->stream && n > 1);
-    if (status == EXIT_OK && (fflush(stdout) == EOF || ferror(stdout)))
-        status = write_failed();
-    return status;
+            put_choice(p, result, i);
+    return status ? status : output_flush();
 }
 
 int printer_end(struct printer *p)
@@ -116,5 +149,5 @@ int printer_end(struct printer *p)
     begin(p);
     if (p->output == OUTPUT_TEXT && !p->at_line_start)
         putchar('\n');
-    return fflush(stdout) == EOF || ferror(stdout) ? write_failed() : EXIT_OK;
+    return output_flush();
 }

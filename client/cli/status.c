@@ -9,7 +9,7 @@
 static const char usage[] =
     "Usage: completionctl status [OPTION]...\n"
     "Says whether the daemon is there and serving: exit status 0 if it is, 3 if it can't be\n"
-    "reached, 5 if it is shutting down.\n"
+    "reached, 5 if it says that it is shutting down.\n"
     "\n"
     "      --socket PATH     the daemon's socket; default $COMPLETIOND_SOCKET, else\n"
     "                        $XDG_RUNTIME_DIR/completiond/rpc.sock if it is there, else\n"
@@ -28,7 +28,7 @@ static int check(const char *socket, int64_t timeout_ms)
 
     if (r < 0) {
         completion_error_free(error);
-        return usage_error("status", "--socket: %s", strerror(-r));
+        return socket_error("status", r);
     }
     r = completion_client_check(client, timeout_ms, error);
     if (r > 0)
@@ -66,7 +66,7 @@ int run_status(int argc, char **argv)
             fputs(usage, stdout);
             return EXIT_OK;
         default:
-            return usage_error("status", "wrong options");
+            return try_help("status");
         }
     }
     if (optind < argc)
