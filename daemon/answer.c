@@ -319,7 +319,7 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
     }
     if (limit_us > 0) {
         size_t n = strlen(timer);
-        snprintf(timer + n, sizeof timer - n, " (%.3g s)", (double)limit_us / 1e6);
+        snprintf(timer + n, sizeof timer - n, " (%.6g s)", (double)limit_us / 1e6);
     }
     snprintf(text, sizeof text, "upstream \"%s\" %s%s%s%s", settings->name, what, timer,
              *result->reason ? ": " : "", result->reason);
