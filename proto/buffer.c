@@ -41,10 +41,10 @@ uint8_t *buffer_reserve_slow(struct buffer *b, size_t n)
     }
 
     size_t capacity = b->capacity ? b->capacity : FIRST_BYTES;
-    while (capacity - length < n)
+    while (capacity - length < n && capacity <= SIZE_MAX / 4)
         capacity += capacity;
 
-    uint8_t *data = malloc(capacity);
+    uint8_t *data = capacity - length < n ? NULL : malloc(capacity);
     if (!data) {
         b->error = -ENOMEM;
         return NULL;
@@ -79,14 +79,16 @@ void buffer_printf(struct buffer *b, const char *format, ...)
         return;
     }
 
-    /* vsnprintf writes a NUL too, which is not committed. */
-    char *p = (char *)buffer_reserve(b, (size_t)n + 1);
-    if (!p)
-        return;
+    char *longer;
     va_start(args, format);
-    vsnprintf(p, (size_t)n + 1, format, args);
+    n = vasprintf(&longer, format, args);
     va_end(args);
-    buffer_commit(b, (size_t)n);
+    if (n < 0) {
+        b->error = b->error ? b->error : -ENOMEM;
+        return;
+    }
+    buffer_append(b, longer, (size_t)n);
+    free(longer);
 }
 
 void buffer_consume(struct buffer *b, size_t n)
