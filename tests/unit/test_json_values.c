@@ -352,6 +352,7 @@ static void test_strings_compare_decoded(void **state)
     assert_true(equals("\"stop\"", "stop"));
     assert_true(equals("\"st\\u006fp\"", "stop"));
     assert_true(equals("\"\\u20ac\"", "\xe2\x82\xac"));
+    assert_false(equals("\"stop\"", "stoq"));
     assert_true(equals("\"\"", ""));
     assert_false(equals("\"\"", "a"));
     assert_false(equals("\"a\"", ""));
