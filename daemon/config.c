@@ -304,7 +304,15 @@ static char *read_line(char *text, int size, void *user)
                    size - 2);
         return NULL;
     }
-    return read_section(p, text + strspn(text, " \t")) < 0 ? NULL : text;
+    size_t indent = strspn(text, " \t");
+    /* inih would take it for more of the value above, whatever it looks like. */
+    if (indent > 0 && !strchr("\r\n;#", text[indent])) {
+        parse_fail(p,
+                   "the line is indented; begin it at the margin (a list may be given in several "
+                   "lines, each with its key)");
+        return NULL;
+    }
+    return read_section(p, text) < 0 ? NULL : text;
 }
 
 static int parse_file(struct config *c, const char *path, struct config_error *error)

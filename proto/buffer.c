@@ -56,6 +56,9 @@ static int grow(struct buffer *b, size_t needed)
 {
     size_t length = buffer_length(b), capacity = next_capacity(b, needed);
 
+    /* No machine has it. */
+    if (capacity > PTRDIFF_MAX / 2)
+        return -ENOMEM;
     if (!charge(b, needed, &capacity))
         return -EDQUOT;
     uint8_t *data = malloc(capacity);
@@ -119,14 +122,16 @@ void buffer_printf(struct buffer *b, const char *format, ...)
         return;
     }
 
-    /* vsnprintf writes a NUL too, which is not committed. */
-    char *p = (char *)buffer_reserve(b, (size_t)n + 1);
-    if (!p)
-        return;
+    char *longer;
     va_start(args, format);
-    vsnprintf(p, (size_t)n + 1, format, args);
+    n = vasprintf(&longer, format, args);
     va_end(args);
-    buffer_commit(b, (size_t)n);
+    if (n < 0) {
+        b->error = b->error ? b->error : -ENOMEM;
+        return;
+    }
+    buffer_append(b, longer, (size_t)n);
+    free(longer);
 }
 
 void buffer_consume(struct buffer *b, size_t n)
