@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "../wipe.h"
 #include "grpc_server_call.h"
 
 enum {
@@ -208,6 +209,35 @@ static int submit_settings(struct grpc_server_session *s)
     return 0;
 }
 
+static void *h2_malloc(size_t size, void *user)
+{
+    (void)user;
+    return malloc(size);
+}
+
+static void *h2_calloc(size_t n, size_t size, void *user)
+{
+    (void)user;
+    return calloc(n, size);
+}
+
+static void h2_free(void *memory, void *user)
+{
+    (void)user;
+    wipe_free(memory);
+}
+
+static void *h2_realloc(void *memory, size_t size, void *user)
+{
+    (void)user;
+    return wipe_realloc(memory, size);
+}
+
+/* nghttp2 decodes headers into memory of its own, and metadata may hold a key. One that the client
+ * did not send as never indexed stays in HPACK's table until others push it out or the connection
+ * ends. */
+static const nghttp2_mem wiped_memory = {NULL, h2_malloc, h2_free, h2_calloc, h2_realloc};
+
 int grpc_server_session_new(const struct grpc_server_options *options,
                             const struct grpc_server_handler *handler, void *user,
                             struct grpc_server_session **ret)
@@ -215,6 +245,7 @@ int grpc_server_session_new(const struct grpc_server_options *options,
     struct grpc_server_session *s = calloc(1, sizeof *s);
     nghttp2_session_callbacks *callbacks = new_callbacks();
     nghttp2_option *option = new_option();
+    nghttp2_mem memory = wiped_memory; /* nghttp2 copies it */
     int rc = -ENOMEM;
 
     if (s && callbacks && option) {
@@ -223,7 +254,7 @@ int grpc_server_session_new(const struct grpc_server_options *options,
         s->options = *options;
         s->output = BUFFER_INIT(options->output_bytes + OUTPUT_EXCESS);
         LIST_INIT(&s->calls);
-        if (nghttp2_session_server_new2(&s->h2, callbacks, s, option) == 0)
+        if (nghttp2_session_server_new3(&s->h2, callbacks, s, option, &memory) == 0)
             rc = submit_settings(s);
     }
     nghttp2_session_callbacks_del(callbacks);
