@@ -365,9 +365,10 @@ static int check_config(const struct options *o, const struct environment *envir
 {
     struct config *config;
     struct config_error error;
+    char text[LOG_TEXT_MAX];
 
     if (config_load(o->config_path, environment, &config, &error) < 0) {
-        fprintf(stderr, "%s\n", error.text);
+        fprintf(stderr, "%s\n", log_escape(error.text, text, sizeof text));
         return 1;
     }
     config_unref(config);
