@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "memory.h"
 #include "scene.h"
 
 #define PROMPT  "CANARY once upon a time"
@@ -352,76 +353,6 @@ static void test_environment_is_taken_and_closed(void **state)
 
 /* ---- Memory ---- */
 
-struct finds {
-    unsigned in_secret_memory, elsewhere;
-};
-
-static void search_mapping(int mem, uint64_t from, uint64_t to, const char *text, unsigned *n,
-                           const char *name)
-{
-    enum { SIZE = 1 << 20 };
-    size_t text_len = strlen(text), kept = 0;
-    char *data = malloc(SIZE);
-
-    assert_non_null(data);
-    while (from < to) {
-        size_t want = to - from < SIZE - kept ? (size_t)(to - from) : SIZE - kept;
-        ssize_t got = pread(mem, data + kept, want, (off_t)from);
-        if (got <= 0)
-            break;
-        size_t len = kept + (size_t)got;
-        for (const char *p = data; (p = memmem(p, len - (size_t)(p - data), text, text_len)); p++) {
-            ++*n;
-            if (name)
-                print_message("%s at %llx in %s", text,
-                              (unsigned long long)(from - kept + (size_t)(p - data)), name);
-        }
-        kept = len < text_len - 1 ? len : text_len - 1;
-        memmove(data, data + len - kept, kept);
-        from += (uint64_t)got;
-    }
-    free(data);
-}
-
-/*
- * All that root could read: what a core dump, or swap, could hold. Mappings of a secret's are those
- * that are not to be dumped ("dd"). The sanitizer's shadow is as well, and is left out for its
- * size: it has no data.
- */
-static struct finds search_memory(const struct daemon *d, const char *text)
-{
-    struct finds finds = {0};
-    char path[64], line[512], mapping[512] = "";
-    unsigned long long from = 0, to = 0, rss_kib = 0;
-
-    snprintf(path, sizeof path, "/proc/%d/smaps", (int)d->pid);
-    FILE *smaps = fopen(path, "re");
-    snprintf(path, sizeof path, "/proc/%d/mem", (int)d->pid);
-    int mem = open(path, O_RDONLY | O_CLOEXEC);
-    assert_non_null(smaps);
-    assert_true(mem >= 0);
-    while (fgets(line, sizeof line, smaps)) {
-        unsigned long long first, last;
-        if (sscanf(line, "%llx-%llx ", &first, &last) == 2) {
-            from = first;
-            to = last;
-            strcpy(mapping, line);
-            rss_kib = 0;
-        }
-        sscanf(line, "Rss: %llu", &rss_kib);
-        if (strncmp(line, "VmFlags:", 8) != 0 || rss_kib == 0 || !strstr(line, " rd"))
-            continue;
-        bool is_secret = strstr(line, " dd") && strstr(line, " lo");
-        if (to - from > UINT64_C(1) << 32 && strstr(line, " dd"))
-            continue;
-        search_mapping(mem, from, to, text, is_secret ? &finds.in_secret_memory : &finds.elsewhere,
-                       is_secret ? NULL : mapping);
-    }
-    fclose(smaps);
-    close(mem);
-    return finds;
-}
-
 static bool is_root(const char *for_what)
 {
     if (geteuid() != 0)
@@ -431,7 +362,7 @@ static bool is_root(const char *for_what)
 
 static void expect_only_in_secret_memory(const struct daemon *d, const char *key)
 {
-    struct finds finds = search_memory(d, key);
+    struct memory_finds finds = memory_search(d->pid, key);
 
     assert_int_equal(finds.elsewhere, 0);
     assert_in_range(finds.in_secret_memory, 1, 16);
@@ -439,7 +370,7 @@ static void expect_only_in_secret_memory(const struct daemon *d, const char *key
 
 static void expect_nowhere_in_memory(const struct daemon *d, const char *key)
 {
-    struct finds finds = search_memory(d, key);
+    struct memory_finds finds = memory_search(d->pid, key);
 
     assert_int_equal(finds.elsewhere, 0);
     assert_int_equal(finds.in_secret_memory, 0);
@@ -498,11 +429,11 @@ static void test_core_holds_nothing(void **state)
                  s->daemon.directory.path, (int)s->daemon.pid);
         assert_int_equal(system(command), 0);
         int fd = open(output, O_RDONLY | O_CLOEXEC);
-        unsigned n = 0;
+        unsigned n;
         assert_true(fd >= 0);
         off_t size = lseek(fd, 0, SEEK_END);
         assert_true(size > 0);
-        search_mapping(fd, 0, (uint64_t)size, SCENE_SECRET, &n, NULL);
+        n = memory_search_file(fd, 0, (uint64_t)size, SCENE_SECRET, NULL);
         close(fd);
         assert_int_equal(n, 0);
         call(s, false, NULL, true);
