@@ -221,9 +221,6 @@ CURL *upstream_take_easy(struct upstream *u)
 
 void upstream_give_easy(struct upstream *u, CURL *easy)
 {
-    /* Over TLS libcurl sends out of its upload buffer, key and all; saying its size again makes
-     * it give the buffer back, wiped. */
-    curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, 65536L);
     if (u->n_idle < sizeof u->idle / sizeof *u->idle)
         u->idle[u->n_idle++] = easy;
     else
