@@ -1,6 +1,6 @@
 /*
  * libcurl with memory that is wiped before it is freed: it copies the key into its request buffers.
- * Measured: 0.4 us for a call, most of it for the 16 KiB of its read buffer.
+ * Measured: 1 to 2 us of the 40 us of CPU time that a warm call takes, HTTP/2 included.
  */
 #ifndef CURL_MEMORY_H
 #define CURL_MEMORY_H

@@ -17,7 +17,7 @@ enum {
     KEY_WINDOW = 8,
     NUMBERS = 8,
     TOTAL = 2 * REDACT_MAX + 2, /* as they are, and without escapes */
-    SLOTS = 1 << 15,
+    SLOTS_LEAST = 256,
     PROBES_MAX = 256, /* not reached by chance */
     FOUND = 0x8000,
     PIECE = 4096,
@@ -36,8 +36,9 @@ struct redact {
     uint16_t origin[TOTAL]; /* of a twin's byte: where it comes from, and where that ends */
     uint16_t origin_end[TOTAL];
     uint8_t data[TOTAL];
-    /* Distinct windows by their length: FOUND | where + 1, or 0. Touched where they are used. */
-    uint16_t slots[WINDOW + 1 - LEAST][SLOTS];
+    /* Distinct windows, n_slots for each of their lengths: FOUND | where + 1, or 0. */
+    uint16_t *slots;
+    size_t n_slots; /* a power of two, twice the windows at least */
 };
 
 struct redact *redact_new(void)
@@ -53,6 +54,8 @@ struct redact *redact_new(void)
 
 struct redact *redact_free(struct redact *r)
 {
+    if (r)
+        free(r->slots);
     free(r);
     return NULL;
 }
@@ -228,16 +231,16 @@ static inline size_t window_hash(const struct redact *r, const uint8_t *p, size_
     if (len > 8)
         memcpy(&b, p + 8, len - 8);
     __uint128_t product = (__uint128_t)(a ^ r->seed[0]) * (b ^ r->seed[1] ^ len << 48);
-    return (size_t)((uint64_t)product ^ (uint64_t)(product >> 64)) % SLOTS;
+    return (size_t)((uint64_t)product ^ (uint64_t)(product >> 64)) & (r->n_slots - 1);
 }
 
 /* The slot of an equal window, or an empty one. NULL: too many are in the way. */
 static inline uint16_t *find_slot(struct redact *r, const uint8_t *p, size_t len)
 {
-    uint16_t *slots = r->slots[len - LEAST];
+    uint16_t *slots = r->slots + (len - LEAST) * r->n_slots;
     size_t h = window_hash(r, p, len);
 
-    for (unsigned i = 0; i < PROBES_MAX; i++, h = (h + 1) % SLOTS)
+    for (unsigned i = 0; i < PROBES_MAX; i++, h = (h + 1) & (r->n_slots - 1))
         if (!slots[h] || memcmp(r->data + (slots[h] & ~FOUND) - 1, p, len) == 0)
             return &slots[h];
     return NULL;
@@ -295,11 +298,19 @@ static void settle_marks(struct redact *r)
             r->marks[at] = true;
 }
 
-static void prepare(struct redact *r)
+/* Once all texts are there. False: nothing can be told, so nothing is shown. */
+static bool prepare(struct redact *r)
 {
-    if (!r->prepared)
-        make_twins(r);
+    if (r->prepared)
+        return !r->hide_all;
     r->prepared = true;
+    make_twins(r);
+    r->n_slots = SLOTS_LEAST;
+    while (r->n_slots < 2 * r->all)
+        r->n_slots *= 2;
+    r->slots = calloc(r->n_slots * (WINDOW + 1 - LEAST), sizeof *r->slots);
+    r->hide_all = !r->slots;
+    return !r->hide_all;
 }
 
 /* ---- The request ---- */
@@ -454,9 +465,8 @@ void redact_request(struct redact *r, const uint8_t *json, size_t len)
 {
     struct json_reader reader;
 
-    if (len == 0 || r->len == 0)
+    if (len == 0 || r->len == 0 || !prepare(r))
         return;
-    prepare(r);
     make_windows(r, WINDOW);
     json_reader_init(&reader, json, len);
     look_for_value(r, &reader, true);
@@ -477,9 +487,8 @@ void redact_secret(struct redact *r, const char *secret)
 {
     size_t len = secret ? strlen(secret) : 0;
 
-    if (len == 0)
+    if (len == 0 || !prepare(r))
         return;
-    prepare(r);
     if (len < KEY_WINDOW) {
         for (const uint8_t *p = r->data, *end = p + r->all;
              (p = memmem(p, (size_t)(end - p), secret, len)); p += len)
@@ -487,8 +496,8 @@ void redact_secret(struct redact *r, const char *secret)
     } else {
         make_windows(r, KEY_WINDOW);
         /* The request's are settled. */
-        for (size_t i = 0; i < SLOTS; i++)
-            r->slots[KEY_WINDOW - LEAST][i] &= (uint16_t)~FOUND;
+        for (size_t i = 0; i < r->n_slots; i++)
+            r->slots[(KEY_WINDOW - LEAST) * r->n_slots + i] &= (uint16_t)~FOUND;
         for (size_t i = 0; i + KEY_WINDOW <= len; i++)
             look_up(r, (const uint8_t *)secret + i, KEY_WINDOW);
         mark_found(r, KEY_WINDOW);
