@@ -14,7 +14,7 @@
 enum {
     LEAST = 6,   /* shorter strings are words that any error may hold */
     WINDOW = 12, /* so many bytes in a row are no chance */
-    KEY_WINDOW = 8,
+    KEY_BEGINNING = 8,
     NUMBERS = 8,
     TOTAL = 2 * REDACT_MAX + 2, /* as they are, and without escapes */
     SLOTS_LEAST = 256,
@@ -483,35 +483,46 @@ void redact_request(struct redact *r, const uint8_t *json, size_t len)
 
 /* ---- The key ---- */
 
+static void mark_beginnings(struct redact *r, const char *secret, size_t len)
+{
+    size_t least = len < KEY_BEGINNING ? len : KEY_BEGINNING;
+    const uint8_t *p = r->data, *end = p + r->all;
+
+    while ((p = memmem(p, (size_t)(end - p), secret, least))) {
+        size_t n = least;
+        while (n < len && p + n < end && p[n] == (uint8_t)secret[n])
+            n++;
+        mark(r, (size_t)(p - r->data), (size_t)(p - r->data) + n);
+        p += n;
+    }
+}
+
 void redact_secret(struct redact *r, const char *secret)
 {
     size_t len = secret ? strlen(secret) : 0;
 
     if (len == 0 || !prepare(r))
         return;
-    if (len < KEY_WINDOW) {
-        for (const uint8_t *p = r->data, *end = p + r->all;
-             (p = memmem(p, (size_t)(end - p), secret, len)); p += len)
-            mark(r, (size_t)(p - r->data), (size_t)(p - r->data) + len);
-    } else {
-        make_windows(r, KEY_WINDOW);
-        /* The request's are settled. */
-        for (size_t i = 0; i < r->n_slots; i++)
-            r->slots[(KEY_WINDOW - LEAST) * r->n_slots + i] &= (uint16_t)~FOUND;
-        for (size_t i = 0; i + KEY_WINDOW <= len; i++)
-            look_up(r, (const uint8_t *)secret + i, KEY_WINDOW);
-        mark_found(r, KEY_WINDOW);
-    }
+    mark_beginnings(r, secret, len);
+    make_windows(r, WINDOW);
+    /* The request's are settled. */
+    for (size_t i = 0; i < r->n_slots; i++)
+        r->slots[(WINDOW - LEAST) * r->n_slots + i] &= (uint16_t)~FOUND;
+    look_for_long(r, (const uint8_t *)secret, len);
+    mark_found(r, WINDOW);
     settle_marks(r);
 }
 
 bool redact_has_secret(const char *text, const char *secret)
 {
     size_t len = strlen(text), secret_len = secret ? strlen(secret) : 0;
-    size_t least = secret_len < KEY_WINDOW ? secret_len : KEY_WINDOW;
 
-    for (size_t i = 0; least > 0 && i + least <= secret_len; i++)
-        if (memmem(text, len, secret + i, least))
+    if (secret_len == 0)
+        return false;
+    if (memmem(text, len, secret, secret_len < KEY_BEGINNING ? secret_len : KEY_BEGINNING))
+        return true;
+    for (size_t i = 0; i + WINDOW <= secret_len; i++)
+        if (memmem(text, len, secret + i, WINDOW))
             return true;
     return false;
 }

@@ -4,7 +4,7 @@
  * either.
  *
  * Hidden are
- *   - 8 bytes of the key in a row, or all of a shorter one;
+ *   - the key's first 8 bytes or more, all of a shorter one, or 12 bytes of it in a row;
  *   - 12 bytes or more in a row that stand in a string value of the request, and a string value of
  * 6 to 11 bytes that stands there as a whole; but neither keys of objects nor the name of the
  *     model, which errors must be able to name;

@@ -168,9 +168,14 @@ static void token_ids_are_hidden(void **state)
 static void parts_of_the_key_are_hidden(void **state)
 {
     static const struct row rows[] = {
-        {"sk-canary-0123456789abcdef", "#"},        {"Bearer sk-canary-***cdef", "Bearer #***cdef"},
-        {"sk-cana***9abcdef", "sk-cana***9abcdef"}, {"...89abcdef", "...#"},
-        {"\\u0073k\\u002dcanary-0123", "#"},        {"sk%2Dcanary%2D0123", "#"},
+        {"sk-canary-0123456789abcdef", "#"},
+        {"Bearer sk-canary-***cdef", "Bearer #***cdef"},
+        {"sk-cana***9abcdef", "sk-cana***9abcdef"},
+        {"...6789abcdef", "...6789abcdef"},
+        {"...456789abcdef", "...#"},
+        {"req_0123456789", "req_0123456789"},
+        {"\\u0073k\\u002dcanary-0123", "#"},
+        {"sk%2Dcanary%2D0123", "#"},
     };
 
     (void)state;
@@ -182,8 +187,9 @@ static void parts_of_the_key_are_hidden(void **state)
     assert_string_equal(
         seen("model sk-canary-0123456789abcdef", "{\"model\":\"sk-canary-0123456789abcdef\"}", key),
         "model #");
-    assert_true(redact_has_secret("req-y-012345", key));
-    assert_false(redact_has_secret("req-9", key));
+    assert_true(redact_has_secret("req-canary-01234", key));
+    assert_true(redact_has_secret("req-sk-canar", key));
+    assert_false(redact_has_secret("req_0123456789", key));
     assert_false(redact_has_secret("req-9", NULL));
 }
 
