@@ -43,7 +43,7 @@ static void assert_usual_head(struct scene *s)
                                         "Accept: ",
                                         "Content-Type: application/json",
                                         "Accept-Encoding: identity",
-                                        "Authorization: Bearer " SCENE_KEY,
+                                        ("Authorization: Bearer " SCENE_KEY),
                                         "Content-Length: "};
     static const char line[] = "POST /v1/completions HTTP/1.1\r\n";
     char *head = fake_last_head(s->fake), *rest = NULL;
