@@ -16,6 +16,7 @@
 #include <syslog.h>
 
 #include "config_value.h"
+#include "environment.h"
 
 #define SECOND_US INT64_C(1000000)
 
@@ -441,40 +442,40 @@ static int upstream_set_key(struct config_upstream *u, struct config_error *erro
         snprintf(path, sizeof path, "%s/%s", directory, u->credential);
     }
 
-    int r = secret_read(path, &u->key);
-    if (r == 0)
-        return 0;
-    const char *why = r == -EPERM    ? "others may read it; chmod o= it"
-                      : r == -EINVAL ? "not a key: a regular file with one line of printable "
-                                       "characters without spaces"
-                                     : strerror(-r);
-    snprintf(error->text, sizeof error->text,
-             "[upstream %.64s]: the key in %.200s can't be used: %s", u->name, path, why);
+    const char *why = "";
+    int r = secret_read(path, &u->key, &why);
+    if (r < 0)
+        snprintf(error->text, sizeof error->text,
+                 "[upstream %.64s]: the key in %.200s can't be used: %s", u->name, path, why);
     return r;
 }
 
 /* Without [upstream]: what the SDKs' environment variables say. */
-static int upstream_from_environment(struct config *c, struct config_error *error)
+static int upstream_from_environment(struct config *c, const struct environment *environment,
+                                     struct config_error *error)
 {
     const char *base_url = secure_getenv("OPENAI_BASE_URL");
-    const char *key = secure_getenv("OPENAI_API_KEY");
+    const struct secret *key = environment ? environment->key : NULL;
     struct config_upstream *u = upstream_get(c, "default");
 
     if (!u ||
-        !(u->base_url = strdup(base_url && *base_url ? base_url : "https://api.openai.com/v1"))) {
+        !(u->base_url = strdup(base_url && *base_url ? base_url : "https://api.openai.com/v1")) ||
+        (key && secret_new(key->text, key->len, &u->key) < 0)) {
         snprintf(error->text, sizeof error->text, "out of memory");
         return -ENOMEM;
     }
-    if (key && *key && secret_new(key, strlen(key), &u->key) < 0)
-        return upstream_fail(error, u,
-                             "OPENAI_API_KEY holds spaces or unprintable characters, or "
-                             "is too long");
+    if (environment && environment->key_fault) {
+        snprintf(error->text, sizeof error->text, "OPENAI_API_KEY can't be used: %s",
+                 environment->key_fault);
+        return -EINVAL;
+    }
     return 0;
 }
 
-static int config_complete(struct config *c, struct config_error *error)
+static int config_complete(struct config *c, const struct environment *environment,
+                           struct config_error *error)
 {
-    int r = c->n_upstreams ? 0 : upstream_from_environment(c, error);
+    int r = c->n_upstreams ? 0 : upstream_from_environment(c, environment, error);
 
     for (size_t i = 0; r == 0 && i < c->n_upstreams; i++) {
         struct config_upstream *u = c->upstreams[i];
@@ -487,7 +488,8 @@ static int config_complete(struct config *c, struct config_error *error)
     return r;
 }
 
-int config_load(const char *path, struct config **ret, struct config_error *ret_error)
+int config_load(const char *path, const struct environment *environment, struct config **ret,
+                struct config_error *ret_error)
 {
     struct config *c = calloc(1, sizeof *c);
 
@@ -502,7 +504,7 @@ int config_load(const char *path, struct config **ret, struct config_error *ret_
 
     int r = parse_files(c, path, ret_error);
     if (r == 0)
-        r = config_complete(c, ret_error);
+        r = config_complete(c, environment, ret_error);
     if (r < 0) {
         config_unref(c);
         return r;

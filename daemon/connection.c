@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -56,6 +57,9 @@ static void on_readable(evutil_socket_t fd, short what, void *user)
         c->broken = true;
         event_del(&c->readable);
     }
+    /* Metadata may hold a caller's key. */
+    if (n > 0)
+        explicit_bzero(data, (size_t)n);
     connection_wake(c);
 }
 
