@@ -28,6 +28,11 @@ struct key {
 };
 
 static const struct key daemon_keys[] = {
+    {"caller_first_byte_timeout", config_set_duration,
+     offsetof(struct config, caller_first_byte_timeout_us)},
+    {"caller_request_timeout", config_set_duration,
+     offsetof(struct config, caller_request_timeout_us)},
+    {"caller_stall_timeout", config_set_duration, offsetof(struct config, caller_stall_timeout_us)},
     {"drain_timeout", config_set_duration, offsetof(struct config, drain_timeout_us)},
     {"log_level", config_set_log_level, offsetof(struct config, log_level)},
     {NULL, NULL, 0},
@@ -453,6 +458,9 @@ int config_load(const char *path, struct config **ret, struct config_error *ret_
         return -ENOMEM;
     }
     c->n_refs = 1;
+    c->caller_first_byte_timeout_us = 10 * SECOND_US;
+    c->caller_request_timeout_us = 30 * SECOND_US;
+    c->caller_stall_timeout_us = 60 * SECOND_US;
     c->drain_timeout_us = 30 * SECOND_US;
     c->log_level = LOG_INFO;
 

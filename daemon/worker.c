@@ -6,6 +6,7 @@
 
 #include "config.h"
 #include "multi.h"
+#include "server.h"
 #include "upstream.h"
 
 int worker_init(struct worker *w, struct log *log)
@@ -69,6 +70,8 @@ int worker_configure(struct worker *w, struct config *config)
     config_ref(config);
     config_unref(w->config);
     w->config = config;
+    if (w->server)
+        server_configure(w->server);
     return 0;
 }
 
