@@ -29,6 +29,11 @@ struct key {
 };
 
 static const struct key daemon_keys[] = {
+    {"caller_first_byte_timeout", config_set_duration,
+     offsetof(struct config, caller_first_byte_timeout_us)},
+    {"caller_request_timeout", config_set_duration,
+     offsetof(struct config, caller_request_timeout_us)},
+    {"caller_stall_timeout", config_set_duration, offsetof(struct config, caller_stall_timeout_us)},
     {"drain_timeout", config_set_duration, offsetof(struct config, drain_timeout_us)},
     {"memory_max", config_set_size, offsetof(struct config, memory_max_bytes)},
     {"log_level", config_set_log_level, offsetof(struct config, log_level)},
@@ -498,6 +503,9 @@ int config_load(const char *path, const struct environment *environment, struct 
         return -ENOMEM;
     }
     c->n_refs = 1;
+    c->caller_first_byte_timeout_us = 10 * SECOND_US;
+    c->caller_request_timeout_us = 30 * SECOND_US;
+    c->caller_stall_timeout_us = 60 * SECOND_US;
     c->drain_timeout_us = 30 * SECOND_US;
     c->memory_max_bytes = 256 << 20;
     c->log_level = LOG_INFO;

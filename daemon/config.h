@@ -69,7 +69,8 @@ extern const struct config_policy config_policy_default;
 struct config {
     unsigned n_refs;
     int64_t drain_timeout_us;
-    int64_t memory_max_bytes;           /* of all callers together */
+    int64_t memory_max_bytes; /* of all callers together */
+    int64_t caller_first_byte_timeout_us, caller_request_timeout_us, caller_stall_timeout_us;
     int log_level;                      /* as syslog's LOG_* */
     struct config_upstream **upstreams; /* in the order of their first mention; at least one */
     size_t n_upstreams;

@@ -39,14 +39,19 @@ static size_t next_capacity(const struct buffer *b, size_t needed)
     return capacity > needed ? capacity : needed;
 }
 
+static bool charge(struct buffer *b, size_t n)
+{
+    return b->is_essential ? memory_charge_essential(b->memory, n) : memory_charge(b->memory, n);
+}
+
 /* Charges the difference. Where an account has no room for a doubling it may have some for less;
  * by an eighth, so that many small steps still cost no more than a few copies of each byte. */
-static bool charge(struct buffer *b, size_t needed, size_t *capacity)
+static bool charge_growth(struct buffer *b, size_t needed, size_t *capacity)
 {
-    if (*capacity <= b->capacity || memory_charge(b->memory, *capacity - b->capacity))
+    if (*capacity <= b->capacity || charge(b, *capacity - b->capacity))
         return true;
     size_t less = needed + needed / 8;
-    if (less >= *capacity || !memory_charge(b->memory, less - b->capacity))
+    if (less >= *capacity || !charge(b, less - b->capacity))
         return false;
     *capacity = less;
     return true;
@@ -59,7 +64,7 @@ static int grow(struct buffer *b, size_t needed)
     /* No machine has it. */
     if (capacity > PTRDIFF_MAX / 2)
         return -ENOMEM;
-    if (!charge(b, needed, &capacity))
+    if (!charge_growth(b, needed, &capacity))
         return -EDQUOT;
     uint8_t *data = malloc(capacity);
     if (!data) {

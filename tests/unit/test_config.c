@@ -98,6 +98,9 @@ static void empty_file_means_the_environment(void **state)
     assert_string_equal(c->upstreams[0]->url, "https://api.openai.com/v1/completions");
     assert_null(c->upstreams[0]->key);
     assert_int_equal(c->drain_timeout_us, 30000000);
+    assert_int_equal(c->caller_first_byte_timeout_us, 10000000);
+    assert_int_equal(c->caller_request_timeout_us, 30000000);
+    assert_int_equal(c->caller_stall_timeout_us, 60000000);
     assert_int_equal(c->log_level, LOG_INFO);
     config_unref(c);
 
