@@ -161,9 +161,9 @@ static int rpc_ended(struct rpc *rpc, completion_error *error)
         return r < 0 ? r : 1;
     }
     error_from_call(error, rpc->call);
-    return status == GRPC_DEADLINE_EXCEEDED ? -ETIMEDOUT
-           : status == GRPC_CANCELLED       ? -ECANCELED
-                                            : -EIO;
+    /* The deadline is ours, whoever noticed it; that the daemon cancelled is a status like others.
+     */
+    return status == GRPC_DEADLINE_EXCEEDED ? -ETIMEDOUT : -EIO;
 }
 
 /* 1 and a message, 0 and the end of the call, -EAGAIN where there is neither yet, or the failure.
