@@ -29,12 +29,12 @@ readelf -d "$build/client/libcompletion.so" | grep -q 'SONAME.*\[libcompletion\.
 # ---- The header alone ----
 for form in "c -std=c89" "c -std=c99" "c -std=c11" "c++ -std=c++17"; do
     language=${form%% *} standard=${form#* }
-    compiler=$cc
-    [ "$language" = c ] || compiler=$cxx
+    compiler=$cc warning=-Wstrict-prototypes
+    [ "$language" = c ] || compiler=$cxx warning=-Wold-style-cast
     [ -n "$compiler" ] || { echo "skipped: no compiler for $language"; continue; }
     printf '#include "completion.h"\n#include "completion.h"\nint main(void);\nint main(void) { return completion_client_free(0) != 0; }\n' > "$work/one.c"
     "$compiler" -x "$language" "$standard" -pedantic-errors -Wall -Wextra -Werror \
-        $([ "$language" = c ] && echo -Wstrict-prototypes) -fsyntax-only -I"$source/client" \
+        "$warning" -fsyntax-only -I"$source/client" \
         "$work/one.c" 2> "$work/log" || { cat "$work/log" >&2; fail "completion.h as $standard"; }
 done
 
@@ -65,7 +65,7 @@ int main(int argc, char **argv)
 END
 flags=
 [ -z "$sanitizers" ] || flags=-fsanitize=$sanitizers
-# shellcheck disable=SC2046 # flags are words
+# shellcheck disable=SC2046,SC2086 # flags are words
 "$cc" -Wall -Werror $flags $(pkg-config --cflags libcompletion) -o "$work/example" \
     "$work/example.c" $(pkg-config --libs libcompletion) || fail "the example does not build"
 case $(pkg-config --cflags --libs libcompletion) in
