@@ -131,6 +131,9 @@ EXPORT int completion_client_check(completion_client *c, int64_t timeout_ms,
         return r;
     r = rpc_only(&rpc, take_health, &health, error);
     rpc_done(&rpc);
+    /* Nothing that an upstream would bill. */
+    if (r < 0 && error)
+        error->maybe_executed = false;
     return r < 0 ? r : health == GRPC_HEALTH_SERVING;
 }
 

@@ -183,13 +183,14 @@ int completion_request_set_api_key(completion_request *request, const char *key,
 /* ---- Calls ---- */
 
 /* One request, one whole answer. 0 or negative: -ECANCELED, -ETIMEDOUT, -ECONNREFUSED and the like
- * for what happens here, -EIO for a status from the daemon; the error object says more. */
+ * for what happens here, -EIO for a status from the daemon; the error object says more. If the
+ * daemon provably did nothing with a call, because it was being restarted, the call is made again
+ * once, within the same deadline; no other call is. */
 int completion_create(completion_client *client, const completion_request *request,
                       int64_t timeout_ms, completion_result **ret, completion_error *error);
 
 /* Starts a streamed answer. Several streams of a client may be open at once; one that is not read
- * holds up only its own upstream. 0 or negative, as above. If the daemon provably did nothing with
- * a call, because it was being restarted, the call is made again once, on a new connection. */
+ * holds up only its own upstream. 0 or negative, and made again, as above. */
 int completion_stream_open(completion_client *client, const completion_request *request,
                            int64_t timeout_ms, completion_stream **ret, completion_error *error);
 
