@@ -79,7 +79,7 @@ static const struct key policy_keys[] = {
     POLICY("allow_extra_body", allow_extra_body, config_set_bool),
     POLICY("max_concurrent", max_concurrent, config_set_limit),
     POLICY("max_queued", max_queued, config_set_count),
-    POLICY("max_connections", max_connections, config_set_limit),
+    POLICY("max_connections", max_connections, config_set_rate),
     POLICY("max_message", max_message_bytes, config_set_size),
     POLICY("max_memory", max_memory_bytes, config_set_size),
     POLICY("requests_per_minute", requests_per_minute, config_set_rate),
@@ -142,7 +142,7 @@ const struct config_policy config_policy_default = {
     .allow_extra_body = true,
     .max_concurrent = 64,
     .max_queued = 256,
-    .max_connections = 256,
+    .max_connections = CONFIG_INFINITY, /* the share that admission.h leaves to one user */
     .max_message_bytes = 4 << 20,
     .max_memory_bytes = 128 << 20,
     .requests_per_minute = CONFIG_INFINITY,

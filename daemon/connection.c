@@ -295,7 +295,8 @@ static int connection_enter(struct connection *c)
     if (!c->account)
         return -ENOMEM;
     c->account->memory.limit = policy.max_memory_bytes;
-    c->memory = MEMORY_INIT(SIZE_MAX, &c->account->memory);
+    /* One of a user's programs leaves something to the others. */
+    c->memory = MEMORY_INIT(policy.max_memory_bytes / 4 * 3, &c->account->memory);
     c->verdict = admission_enter(&s->admission, c->caller.uid, c->account->n_connections,
                                  policy.max_connections);
     if (c->verdict == ADMISSION_WELCOME) {

@@ -225,7 +225,7 @@ static void test_user_with_too_many_connections_is_told(void **state)
     assert_true(raw_send(&r));
     raw_await_close(&r);
     assert_non_null(strstr(peer_text(&r.peer), "grpc-status: 8\ngrpc-message: too many connections "
-                                               "of this user (max 51)"));
+                                               "of this user, who has 51"));
     assert_int_equal(r.peer.n_frames[NGHTTP2_HEADERS], 2);
     raw_close(&r);
 

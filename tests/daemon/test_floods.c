@@ -119,7 +119,7 @@ static void test_requests_at_once_are_bounded_in_memory(void **state)
     static uint8_t zeros[16384];
     struct raw r;
 
-    scene_prepare(s, hold_or_serve, NULL, NULL);
+    scene_prepare(s, hold_or_serve, NULL, "\n[policy *]\nmax_memory = 40M\n");
     daemon_start(&s->daemon, &options);
     rpc_connect(&s->rpc, s->daemon.socket);
     expect_quick_answer(&s->rpc);

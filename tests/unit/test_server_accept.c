@@ -18,6 +18,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "log.h"
 #include "server.h"
 #include "worker.h"
@@ -84,6 +85,14 @@ static void open_scene(struct scene *s)
     int fd = server_listen(address.sun_path);
     assert_true(fd >= 0);
     assert_int_equal(worker_init(&s->worker, &s->log), 0);
+    s->worker.config = calloc(1, sizeof *s->worker.config);
+    assert_non_null(s->worker.config);
+    *s->worker.config = (struct config){
+        .n_refs = 1,
+        .caller_first_byte_timeout_us = CONFIG_INFINITY,
+        .caller_request_timeout_us = CONFIG_INFINITY,
+        .caller_stall_timeout_us = CONFIG_INFINITY,
+    };
     assert_int_equal(server_new(&s->worker, &fd, 1, &s->worker.server), 0);
     s->client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(s->client, (struct sockaddr *)&address, sizeof address), 0);
