@@ -89,7 +89,8 @@ static void fail_as_upstream_says(struct call *call, int http_status, const uint
     struct translate_error e;
     char text[GRPC_MESSAGE_MAX], status[32] = "";
 
-    translate_error(http_status, body, len, sent_key(call), NULL, 0, &e);
+    translate_error(http_status, body, len, sent_key(call), buffer_bytes(&call->request->bytes),
+                    buffer_length(&call->request->bytes), &e);
     if (http_status > 0)
         snprintf(status, sizeof status, " answered %d", http_status);
     else

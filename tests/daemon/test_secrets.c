@@ -108,6 +108,9 @@ static void call(struct scene *s, bool stream, const char *own_key, bool ok)
     else if (result.status == GRPC_OK)
         fail_msg("the call should have failed");
     check_received(&result, own_key ? own_key : SCENE_KEY);
+    assert_null(strstr(result.message, PROMPT));
+    if (result.detail && result.detail->has_message)
+        assert_false(has(result.detail->message.data, result.detail->message.len, PROMPT));
     if (!own_key)
         check_received(&result, NEXT);
     rpc_result_done(&result);
