@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(fd >= 0);
     require(size == 0 || write(fd, data, size) == (ssize_t)size);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int r = config_load(path, &c, &error);
+    int r = config_load(path, NULL, &c, &error);
     close(fd);
     if (r < 0) {
         require(!c && *error.text && strlen(error.text) < sizeof error.text);
