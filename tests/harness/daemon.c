@@ -81,7 +81,7 @@ static void run_child(const struct daemon *d, const struct daemon_options *o, pi
             *p++ = digits[--n];
         *p = '\0';
     }
-    execve(COMPLETIOND_BINARY, (char **)arguments, (char **)environment);
+    execve(arguments[0], (char **)arguments, (char **)environment);
     _exit(127);
 }
 
@@ -90,10 +90,10 @@ void daemon_spawn(struct daemon *d, const struct daemon_options *options)
     static const char *const inherited[] = {"PATH", "ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS",
                                             "LLVM_PROFILE_FILE"};
     static const struct daemon_options none = {0};
-    const char *arguments[LIST_MAX] = {COMPLETIOND_BINARY}, *environment[LIST_MAX] = {NULL};
+    const char *arguments[LIST_MAX] = {NULL}, *environment[LIST_MAX] = {NULL};
     char variables[sizeof inherited / sizeof *inherited][1024], notify[128];
     char listen_pid[48] = "LISTEN_PID=";
-    size_t n_arguments = 1, n_environment = 0;
+    size_t n_arguments = 0, n_environment = 0;
     const struct daemon_options *o = options ? options : &none;
 
     for (size_t i = 0; i < sizeof inherited / sizeof *inherited; i++) {
@@ -113,6 +113,9 @@ void daemon_spawn(struct daemon *d, const struct daemon_options *options)
         environment[n_environment++] = "LISTEN_FDS=1";
     }
     append_list(environment, n_environment, o->environment);
+    n_arguments = append_list(arguments, n_arguments, o->wrapper);
+    n_arguments =
+        append_list(arguments, n_arguments, (const char *const[]){COMPLETIOND_BINARY, NULL});
     if (!o->no_config)
         n_arguments =
             append_list(arguments, n_arguments, (const char *const[]){"--config", d->config, NULL});

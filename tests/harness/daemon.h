@@ -22,6 +22,7 @@ struct daemon {
 
 /* How to start it. Lists are NULL-terminated, and may be NULL. */
 struct daemon_options {
+    const char *const *wrapper;     /* a command that runs it: a path and arguments */
     const char *const *arguments;   /* behind --config FILE */
     const char *const *environment; /* NAME=value, added to a clean one */
     int listen_fd;                  /* passed as systemd does, if above 0 */
