@@ -71,10 +71,24 @@ EXPORT void completion_client_set_wait(completion_client *c,
 
 /* ---- Unary calls ---- */
 
+/* The work was done, and what came of it is lost. */
+static int lost(completion_error *error, int r)
+{
+    if (error)
+        error->maybe_executed = true;
+    return r;
+}
+
 static int no_reply(completion_error *error)
 {
-    return error_set(error, -EPROTO, COMPLETION_INTERNAL,
-                     "the daemon ended the call with OK, but without exactly one answer");
+    return lost(error, error_set(error, -EPROTO, COMPLETION_INTERNAL,
+                                 "the daemon sent OK without an answer, or more than one answer"));
+}
+
+static int unreadable(completion_error *error, int r)
+{
+    return lost(error, error_set(error, r, COMPLETION_INTERNAL,
+                                 "the daemon's answer can't be read: %s", strerror(-r)));
 }
 
 /* Of a unary call: the message stays valid until rpc_done(). */
@@ -91,8 +105,7 @@ static int rpc_only(struct rpc *rpc, int (*take)(const uint8_t *message, size_t 
         return no_reply(error);
     r = take(message, len, user);
     if (r < 0)
-        return error_set(error, r, COMPLETION_INTERNAL, "the daemon's answer can't be read: %s",
-                         strerror(-r));
+        return unreadable(error, r);
     r = rpc_next(rpc, &message, &len, error);
     return r > 0 ? no_reply(error) : r;
 }
@@ -118,6 +131,9 @@ EXPORT int completion_client_check(completion_client *c, int64_t timeout_ms,
         return r;
     r = rpc_only(&rpc, take_health, &health, error);
     rpc_done(&rpc);
+    /* Nothing that an upstream would bill. */
+    if (r < 0 && error)
+        error->maybe_executed = false;
     return r < 0 ? r : health == GRPC_HEALTH_SERVING;
 }
 
@@ -134,6 +150,12 @@ static int start(completion_client *c, const completion_request *request, const 
     return r;
 }
 
+/* An answer that nobody would see is not asked for: it would be billed. */
+static int nowhere(completion_error *error)
+{
+    return error_set(error, -EINVAL, COMPLETION_INVALID_ARGUMENT, "no place for the answer");
+}
+
 static int take_result(const uint8_t *message, size_t len, void *user)
 {
     return result_new(message, len, user);
@@ -144,13 +166,15 @@ EXPORT int completion_create(completion_client *c, const completion_request *req
 {
     completion_result *result = NULL;
     struct rpc rpc;
-    int r = start(c, request, "/completion.v1.Completions/Create", timeout_ms, &rpc, error);
 
+    if (!ret)
+        return nowhere(error);
+    int r = start(c, request, "/completion.v1.Completions/Create", timeout_ms, &rpc, error);
     if (r < 0)
         return r;
     r = rpc_only(&rpc, take_result, &result, error);
     rpc_done(&rpc);
-    if (r < 0 || !ret) {
+    if (r < 0) {
         completion_result_free(result);
         return r;
     }
@@ -171,11 +195,11 @@ EXPORT int completion_stream_open(completion_client *c, const completion_request
                                   int64_t timeout_ms, completion_stream **ret,
                                   completion_error *error)
 {
-    completion_stream *s = ret ? calloc(1, sizeof *s) : NULL;
-
+    if (!ret)
+        return nowhere(error);
+    completion_stream *s = calloc(1, sizeof *s);
     if (!s)
-        return error_set(error, ret ? -ENOMEM : -EINVAL, COMPLETION_RESOURCE_EXHAUSTED,
-                         "no memory for a stream");
+        return error_set(error, -ENOMEM, COMPLETION_RESOURCE_EXHAUSTED, "no memory for a stream");
     int r =
         start(c, request, "/completion.v1.Completions/CreateStream", timeout_ms, &s->rpc, error);
     if (r < 0) {
@@ -207,8 +231,7 @@ EXPORT int completion_stream_next(completion_stream *s, const completion_result 
             return 1;
         }
         rpc_cancel(&s->rpc);
-        r = error_set(error, unpacked, COMPLETION_INTERNAL, "the daemon's answer can't be read: %s",
-                      strerror(-unpacked));
+        r = unreadable(error, unpacked);
     }
     s->is_ended = true;
     s->ended = r;

@@ -87,7 +87,9 @@ const char *completion_error_status_name(const completion_error *error);
 const char *completion_error_message(const completion_error *error);
 
 /* What the daemon adds; completion.proto, ErrorDetail, says what each means. Texts are "" and
- * numbers are 0 (retry_after_ms: -1) if absent. */
+ * numbers are 0 (retry_after_ms: -1) if absent. Where the daemon had no last word (the connection
+ * broke, the deadline passed, the call was cancelled), maybe_executed and retryable are the
+ * library's: 1 and as the status says, but maybe_executed is 0 if nothing was sent. */
 const char *completion_error_reason(const completion_error *error);
 const char *completion_error_type(const completion_error *error);
 const char *completion_error_param(const completion_error *error);
@@ -135,9 +137,9 @@ int completion_client_check(completion_client *client, int64_t timeout_ms, compl
 /* ---- Requests ---- */
 
 /* A request may be used for any number of calls, and changed between them. Setters return 0,
- * -EINVAL (NULL, or a text of more than 4 MiB) or -ENOMEM, and then the request is as it was. _set_
- * takes the place of what was set or added before, _add_ adds to what was added; setting one form
- * of prompt or stop takes the place of another. */
+ * -EINVAL (NULL with a length that is not 0, or a text of more than 4 MiB) or -ENOMEM, and then the
+ * request is as it was. _set_ takes the place of what was set or added before, _add_ adds to what
+ * was added; setting one form of prompt or stop takes the place of another. */
 int completion_request_new(completion_request **ret);
 completion_request *completion_request_free(completion_request *request);
 
@@ -181,13 +183,14 @@ int completion_request_set_api_key(completion_request *request, const char *key,
 /* ---- Calls ---- */
 
 /* One request, one whole answer. 0 or negative: -ECANCELED, -ETIMEDOUT, -ECONNREFUSED and the like
- * for what happens here, -EIO for a status from the daemon; the error object says more. */
+ * for what happens here, -EIO for a status from the daemon; the error object says more. If the
+ * daemon provably did nothing with a call, because it was being restarted, the call is made again
+ * once, within the same deadline; no other call is. */
 int completion_create(completion_client *client, const completion_request *request,
                       int64_t timeout_ms, completion_result **ret, completion_error *error);
 
 /* Starts a streamed answer. Several streams of a client may be open at once; one that is not read
- * holds up only its own upstream. 0 or negative, as above. If the daemon provably did nothing with
- * a call, because it was being restarted, the call is made again once, on a new connection. */
+ * holds up only its own upstream. 0 or negative, and made again, as above. */
 int completion_stream_open(completion_client *client, const completion_request *request,
                            int64_t timeout_ms, completion_stream **ret, completion_error *error);
 
@@ -229,9 +232,10 @@ enum completion_usage_field {
     COMPLETION_USAGE_PROMPT_TEXT_TOKENS
 };
 
-/* Functions that return int and fill ret: 1 if the value is there, else 0. A choice (from 0, in the
- * order of the message, not the API's index) or position that does not exist has nothing. `extra`
- * is the text of a JSON object: the members that the API does not have, as the server sent them. */
+/* Functions that return int and fill ret (unless it is NULL): 1 if the value is there, else 0. A
+ * choice (from 0, in the order of the message, not the API's index) or position that does not exist
+ * has nothing. `extra` is the text of a JSON object: the members that the API does not have, as the
+ * server sent them. */
 completion_result *completion_result_free(completion_result *result);
 completion_text completion_result_id(const completion_result *result);
 completion_text completion_result_model(const completion_result *result);

@@ -40,7 +40,7 @@ int error_set(completion_error *e, int r, enum completion_status status, const c
     if (!e)
         return r;
     error_reset(e, status);
-    e->attempts = 0;
+    e->retryable = status == COMPLETION_UNAVAILABLE;
     va_start(args, format);
     vsnprintf(e->message, sizeof e->message, format, args);
     va_end(args);
@@ -88,6 +88,23 @@ static void set_details(completion_error *e, const Completion__V1__ErrorDetail *
         e->retry_after_ms = d->retry_after_ms;
 }
 
+/* Said of a request, before anything is done with it. */
+static bool is_refusal(enum completion_status status)
+{
+    switch (status) {
+    case COMPLETION_INVALID_ARGUMENT:
+    case COMPLETION_NOT_FOUND:
+    case COMPLETION_PERMISSION_DENIED:
+    case COMPLETION_FAILED_PRECONDITION:
+    case COMPLETION_OUT_OF_RANGE:
+    case COMPLETION_UNIMPLEMENTED:
+    case COMPLETION_UNAUTHENTICATED:
+        return true;
+    default:
+        return false;
+    }
+}
+
 void error_from_call(completion_error *e, const struct grpc_client_call *call)
 {
     enum grpc_status status = grpc_client_call_status(call);
@@ -107,6 +124,10 @@ void error_from_call(completion_error *e, const struct grpc_client_call *call)
                        &ignored) == 0) {
         set_details(e, (const Completion__V1__ErrorDetail *)detail);
         unpack_free(detail);
+    } else {
+        /* The daemon had no word on it, or was cut off. */
+        e->maybe_executed = !is_refusal(e->status) && !grpc_client_call_was_unprocessed(call);
+        e->retryable = e->status == COMPLETION_UNAVAILABLE;
     }
 }
 

@@ -1,6 +1,7 @@
 /*
- * Requests, kept as the protobuf bytes that they will be: a scalar that is set again is appended
- * again, and the last one holds. Only lists of prompts and stops are kept apart, because they grow.
+ * Requests, kept as the protobuf bytes that they will be. A scalar that is set again is appended
+ * and what was set before is cut out: it would be sent, counted and checked like the one that
+ * holds. Lists of prompts and stops are kept apart, because they grow.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -88,6 +89,34 @@ static int settle(struct buffer *b, size_t length_before)
     return r == -EMSGSIZE ? -EINVAL : r;
 }
 
+/* Cuts the field out of the first `length` bytes, where it is at most once. */
+static void cut_field(struct buffer *b, uint32_t field, size_t length)
+{
+    const uint8_t *p = buffer_bytes(b), *end = p + length;
+    struct wire_field found;
+
+    for (size_t at = 0; at < length; at = (size_t)(p - buffer_bytes(b))) {
+        if (wire_next(&p, end, &found) <= 0)
+            return;
+        if (found.number != field)
+            continue;
+        size_t behind = (size_t)(p - buffer_bytes(b));
+        memmove(buffer_bytes(b) + at, p, buffer_length(b) - behind);
+        buffer_truncate(b, buffer_length(b) - (behind - at));
+        return;
+    }
+}
+
+/* settle(), and the field that was appended takes the place of the one before. */
+static int replace(struct buffer *b, uint32_t field, size_t length_before)
+{
+    int r = settle(b, length_before);
+
+    if (r == 0 && length_before > 0)
+        cut_field(b, field, length_before);
+    return r;
+}
+
 static bool take_length(const char *text, size_t *length)
 {
     if (!text && *length != 0)
@@ -103,7 +132,7 @@ static int set_text(completion_request *r, uint32_t field, const char *text, siz
         return -EINVAL;
     size_t before = buffer_length(&r->fields);
     wire_append_bytes(&r->fields, field, text, length);
-    return settle(&r->fields, before);
+    return replace(&r->fields, field, before);
 }
 
 static int set_int(completion_request *r, uint32_t field, int64_t value)
@@ -112,7 +141,7 @@ static int set_int(completion_request *r, uint32_t field, int64_t value)
         return -EINVAL;
     size_t before = buffer_length(&r->fields);
     wire_append_int(&r->fields, field, value);
-    return settle(&r->fields, before);
+    return replace(&r->fields, field, before);
 }
 
 static int set_double(completion_request *r, uint32_t field, double value)
@@ -121,7 +150,7 @@ static int set_double(completion_request *r, uint32_t field, double value)
         return -EINVAL;
     size_t before = buffer_length(&r->fields);
     wire_append_double(&r->fields, field, value);
-    return settle(&r->fields, before);
+    return replace(&r->fields, field, before);
 }
 
 /* Where to write a field of the oneof: behind its elements if one is added, else to a new buffer
@@ -187,7 +216,7 @@ static int set_stream_option(completion_request *r, uint32_t field, int value)
         return -EINVAL;
     size_t before = buffer_length(&r->stream_options);
     wire_append_int(&r->stream_options, field, value != 0);
-    return settle(&r->stream_options, before);
+    return replace(&r->stream_options, field, before);
 }
 
 static void pack_choice(const struct choice *c, struct buffer *out)

@@ -65,7 +65,8 @@ EXPORT int completion_result_created(const completion_result *r, int64_t *ret)
 
     if (!m || !m->has_created)
         return 0;
-    *ret = m->created;
+    if (ret)
+        *ret = m->created;
     return 1;
 }
 
@@ -87,7 +88,8 @@ EXPORT int completion_result_usage(const completion_result *r, enum completion_u
     case COMPLETION_USAGE_##name:                                                                  \
         if (!(message) || !(message)->has_##member)                                                \
             return 0;                                                                              \
-        *ret = (message)->member;                                                                  \
+        if (ret)                                                                                   \
+            *ret = (message)->member;                                                              \
         return 1;
     switch (field) {
         FIELD(COMPLETION_TOKENS, u, completion_tokens)
@@ -136,7 +138,8 @@ EXPORT int completion_choice_index(const completion_result *r, size_t i, int32_t
 
     if (!c || !c->has_index)
         return 0;
-    *ret = c->index;
+    if (ret)
+        *ret = c->index;
     return 1;
 }
 
@@ -225,7 +228,8 @@ EXPORT int completion_logprobs_text_offset(const completion_result *r, size_t i,
 
     if (!l || k >= l->n_text_offset)
         return 0;
-    *ret = l->text_offset[k];
+    if (ret)
+        *ret = l->text_offset[k];
     return 1;
 }
 
@@ -236,7 +240,8 @@ EXPORT int completion_logprobs_token_logprob(const completion_result *r, size_t 
 
     if (!l || k >= l->n_token_logprobs || !l->token_logprobs[k]->has_logprob)
         return 0;
-    *ret = l->token_logprobs[k]->logprob;
+    if (ret)
+        *ret = l->token_logprobs[k]->logprob;
     return 1;
 }
 
@@ -272,6 +277,7 @@ EXPORT int completion_logprobs_top_logprob(const completion_result *r, size_t i,
 
     if (!t || !t->has_logprob)
         return 0;
-    *ret = t->logprob;
+    if (ret)
+        *ret = t->logprob;
     return 1;
 }

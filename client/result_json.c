@@ -72,44 +72,47 @@ static void put_top(struct json_writer *w, const Completion__V1__TopLogprobs *to
     json_end_object(w);
 }
 
+/* Begins one of the lists of the same length, if it has entries or is to be there in any case. */
+static bool begin_list(struct json_writer *w, const char *key, size_t n, size_t n_tokens, bool all)
+{
+    if (n == 0 && !all)
+        return false;
+    json_key(w, key);
+    /* The server left it out, or sent null: none of top_logprobs were asked for. */
+    if (n == 0 && n_tokens > 0) {
+        json_null(w);
+        return false;
+    }
+    json_begin_array(w);
+    return true;
+}
+
+static void put_token_logprob(struct json_writer *w, const Completion__V1__TokenLogprob *t)
+{
+    if (t->has_logprob)
+        json_double(w, t->logprob);
+    else
+        json_null(w);
+}
+
+/* Appends the list of l->field as put(entry). */
+#define PUT_LIST(field, put)                                                                       \
+    if (begin_list(w, #field, l->n_##field, l->n_tokens, all)) {                                   \
+        for (size_t i = 0; i < l->n_##field; i++)                                                  \
+            put;                                                                                   \
+        json_end_array(w);                                                                         \
+    }
+
 static void put_logprobs(struct json_writer *w, const Completion__V1__CompletionLogprobs *l)
 {
     /* Shapes that are not the API's are all in extra. */
     bool all = !l->has_extra;
 
     json_begin_object(w);
-    if (all || l->n_tokens) {
-        json_key(w, "tokens");
-        json_begin_array(w);
-        for (size_t i = 0; i < l->n_tokens; i++)
-            put_bytes(w, &l->tokens[i]);
-        json_end_array(w);
-    }
-    if (all || l->n_token_logprobs) {
-        json_key(w, "token_logprobs");
-        json_begin_array(w);
-        for (size_t i = 0; i < l->n_token_logprobs; i++) {
-            if (l->token_logprobs[i]->has_logprob)
-                json_double(w, l->token_logprobs[i]->logprob);
-            else
-                json_null(w);
-        }
-        json_end_array(w);
-    }
-    if (all || l->n_top_logprobs) {
-        json_key(w, "top_logprobs");
-        json_begin_array(w);
-        for (size_t i = 0; i < l->n_top_logprobs; i++)
-            put_top(w, l->top_logprobs[i]);
-        json_end_array(w);
-    }
-    if (all || l->n_text_offset) {
-        json_key(w, "text_offset");
-        json_begin_array(w);
-        for (size_t i = 0; i < l->n_text_offset; i++)
-            json_int(w, l->text_offset[i]);
-        json_end_array(w);
-    }
+    PUT_LIST(tokens, put_bytes(w, &l->tokens[i]))
+    PUT_LIST(token_logprobs, put_token_logprob(w, l->token_logprobs[i]))
+    PUT_LIST(top_logprobs, put_top(w, l->top_logprobs[i]))
+    PUT_LIST(text_offset, json_int(w, l->text_offset[i]))
     put_extra(w, l->has_extra, &l->extra);
     json_end_object(w);
 }

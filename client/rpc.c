@@ -23,6 +23,15 @@ static int too_late(completion_error *error)
                      "the deadline passed before the whole answer was there");
 }
 
+/* A call that ended without the daemon's word on it: what was sent may have been done, and billed,
+ * unless the daemon provably did nothing with it. */
+static int ended_here(const struct rpc *rpc, int r, completion_error *error)
+{
+    if (error)
+        error->maybe_executed = rpc->call && !grpc_client_call_was_unprocessed(rpc->call);
+    return r;
+}
+
 /* The client's channel, open as far as can be known. */
 static int client_channel(completion_client *client, int64_t deadline_us, completion_error *error)
 {
@@ -152,9 +161,9 @@ static int rpc_ended(struct rpc *rpc, completion_error *error)
         return r < 0 ? r : 1;
     }
     error_from_call(error, rpc->call);
-    return status == GRPC_DEADLINE_EXCEEDED ? -ETIMEDOUT
-           : status == GRPC_CANCELLED       ? -ECANCELED
-                                            : -EIO;
+    /* The deadline is ours, whoever noticed it; that the daemon cancelled is a status like others.
+     */
+    return status == GRPC_DEADLINE_EXCEEDED ? -ETIMEDOUT : -EIO;
 }
 
 /* 1 and a message, 0 and the end of the call, -EAGAIN where there is neither yet, or the failure.
@@ -166,9 +175,10 @@ static int rpc_poll(struct rpc *rpc, int64_t give_up_us, const uint8_t **ret, si
         now_us() >= give_up_us)
         cancel(rpc, -ETIMEDOUT);
     if (rpc->cancelled == -ETIMEDOUT)
-        return too_late(error);
+        return ended_here(rpc, too_late(error), error);
     if (rpc->cancelled)
-        return error_set(error, rpc->cancelled, COMPLETION_CANCELLED, "cancelled");
+        return ended_here(rpc, error_set(error, rpc->cancelled, COMPLETION_CANCELLED, "cancelled"),
+                          error);
     if (!rpc->call)
         return error_set(error, -EPIPE, COMPLETION_UNAVAILABLE, "the call has ended");
     if (grpc_client_call_next(rpc->call, ret, ret_len)) {
@@ -196,7 +206,8 @@ int rpc_next(struct rpc *rpc, const uint8_t **ret, size_t *ret_len, completion_e
         if (r == -ETIMEDOUT || r == -ECANCELED)
             cancel(rpc, r);
         else if (r < 0)
-            return error_set(error, r, COMPLETION_INTERNAL, "poll: %s", strerror(-r));
+            return ended_here(
+                rpc, error_set(error, r, COMPLETION_INTERNAL, "poll: %s", strerror(-r)), error);
     }
     return r;
 }

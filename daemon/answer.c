@@ -8,6 +8,7 @@
 #include "call.h"
 #include "config.h"
 #include "connection.h"
+#include "redact.h"
 #include "retry.h"
 
 enum { ERROR_BODY_MAX_BYTES = 65536 };
@@ -73,19 +74,23 @@ static const char *hint_for(const char *reason)
     return "";
 }
 
+/* NULL: none was sent. */
+static const char *sent_key(const struct call *call)
+{
+    const struct secret *key = upstream_settings(call->upstream)->key;
+
+    return call->own_key ? call->own_key : key ? key->text : NULL;
+}
+
 /* http_status 0: an error inside a response that began well. */
 static void fail_as_upstream_says(struct call *call, int http_status, const uint8_t *body,
                                   size_t len)
 {
-    const struct secret *key = upstream_settings(call->upstream)->key;
     struct translate_error e;
     char text[GRPC_MESSAGE_MAX], status[32] = "";
 
-    translate_error(http_status, body, len,
-                    call->own_key ? call->own_key
-                    : key         ? key->text
-                                  : NULL,
-                    &e);
+    translate_error(http_status, body, len, sent_key(call), buffer_bytes(&call->request->bytes),
+                    buffer_length(&call->request->bytes), &e);
     if (http_status > 0)
         snprintf(status, sizeof status, " answered %d", http_status);
     else
@@ -246,6 +251,8 @@ static void on_head(void *user, const struct transfer_head *head)
     struct call *call = user;
 
     call->head = *head;
+    if (redact_has_secret(head->request_id, sent_key(call)))
+        *call->head.request_id = '\0';
     count_attempts(call, head->n_sent);
     if (head->status < 200 || head->status > 299)
         call->response = CALL_RESPONSE_ERROR;

@@ -16,6 +16,7 @@
 #include <syslog.h>
 
 #include "config_value.h"
+#include "environment.h"
 
 #define SECOND_US INT64_C(1000000)
 
@@ -28,6 +29,11 @@ struct key {
 };
 
 static const struct key daemon_keys[] = {
+    {"caller_first_byte_timeout", config_set_duration,
+     offsetof(struct config, caller_first_byte_timeout_us)},
+    {"caller_request_timeout", config_set_duration,
+     offsetof(struct config, caller_request_timeout_us)},
+    {"caller_stall_timeout", config_set_duration, offsetof(struct config, caller_stall_timeout_us)},
     {"drain_timeout", config_set_duration, offsetof(struct config, drain_timeout_us)},
     {"memory_max", config_set_size, offsetof(struct config, memory_max_bytes)},
     {"log_level", config_set_log_level, offsetof(struct config, log_level)},
@@ -73,7 +79,7 @@ static const struct key policy_keys[] = {
     POLICY("allow_extra_body", allow_extra_body, config_set_bool),
     POLICY("max_concurrent", max_concurrent, config_set_limit),
     POLICY("max_queued", max_queued, config_set_count),
-    POLICY("max_connections", max_connections, config_set_limit),
+    POLICY("max_connections", max_connections, config_set_rate),
     POLICY("max_message", max_message_bytes, config_set_size),
     POLICY("max_memory", max_memory_bytes, config_set_size),
     POLICY("requests_per_minute", requests_per_minute, config_set_rate),
@@ -136,7 +142,7 @@ const struct config_policy config_policy_default = {
     .allow_extra_body = true,
     .max_concurrent = 64,
     .max_queued = 256,
-    .max_connections = 256,
+    .max_connections = CONFIG_INFINITY, /* the share that admission.h leaves to one user */
     .max_message_bytes = 4 << 20,
     .max_memory_bytes = 128 << 20,
     .requests_per_minute = CONFIG_INFINITY,
@@ -304,7 +310,15 @@ static char *read_line(char *text, int size, void *user)
                    size - 2);
         return NULL;
     }
-    return read_section(p, text + strspn(text, " \t")) < 0 ? NULL : text;
+    size_t indent = strspn(text, " \t");
+    /* inih would take it for more of the value above, whatever it looks like. */
+    if (indent > 0 && !strchr("\r\n;#", text[indent])) {
+        parse_fail(p,
+                   "the line is indented; begin it at the margin (a list may be given in several "
+                   "lines, each with its key)");
+        return NULL;
+    }
+    return read_section(p, text) < 0 ? NULL : text;
 }
 
 static int parse_file(struct config *c, const char *path, struct config_error *error)
@@ -433,40 +447,40 @@ static int upstream_set_key(struct config_upstream *u, struct config_error *erro
         snprintf(path, sizeof path, "%s/%s", directory, u->credential);
     }
 
-    int r = secret_read(path, &u->key);
-    if (r == 0)
-        return 0;
-    const char *why = r == -EPERM    ? "others may read it; chmod o= it"
-                      : r == -EINVAL ? "not a key: a regular file with one line of printable "
-                                       "characters without spaces"
-                                     : strerror(-r);
-    snprintf(error->text, sizeof error->text,
-             "[upstream %.64s]: the key in %.200s can't be used: %s", u->name, path, why);
+    const char *why = "";
+    int r = secret_read(path, &u->key, &why);
+    if (r < 0)
+        snprintf(error->text, sizeof error->text,
+                 "[upstream %.64s]: the key in %.200s can't be used: %s", u->name, path, why);
     return r;
 }
 
 /* Without [upstream]: what the SDKs' environment variables say. */
-static int upstream_from_environment(struct config *c, struct config_error *error)
+static int upstream_from_environment(struct config *c, const struct environment *environment,
+                                     struct config_error *error)
 {
     const char *base_url = secure_getenv("OPENAI_BASE_URL");
-    const char *key = secure_getenv("OPENAI_API_KEY");
+    const struct secret *key = environment ? environment->key : NULL;
     struct config_upstream *u = upstream_get(c, "default");
 
     if (!u ||
-        !(u->base_url = strdup(base_url && *base_url ? base_url : "https://api.openai.com/v1"))) {
+        !(u->base_url = strdup(base_url && *base_url ? base_url : "https://api.openai.com/v1")) ||
+        (key && secret_new(key->text, key->len, &u->key) < 0)) {
         snprintf(error->text, sizeof error->text, "out of memory");
         return -ENOMEM;
     }
-    if (key && *key && secret_new(key, strlen(key), &u->key) < 0)
-        return upstream_fail(error, u,
-                             "OPENAI_API_KEY holds spaces or unprintable characters, or "
-                             "is too long");
+    if (environment && environment->key_fault) {
+        snprintf(error->text, sizeof error->text, "OPENAI_API_KEY can't be used: %s",
+                 environment->key_fault);
+        return -EINVAL;
+    }
     return 0;
 }
 
-static int config_complete(struct config *c, struct config_error *error)
+static int config_complete(struct config *c, const struct environment *environment,
+                           struct config_error *error)
 {
-    int r = c->n_upstreams ? 0 : upstream_from_environment(c, error);
+    int r = c->n_upstreams ? 0 : upstream_from_environment(c, environment, error);
 
     for (size_t i = 0; r == 0 && i < c->n_upstreams; i++) {
         struct config_upstream *u = c->upstreams[i];
@@ -479,7 +493,8 @@ static int config_complete(struct config *c, struct config_error *error)
     return r;
 }
 
-int config_load(const char *path, struct config **ret, struct config_error *ret_error)
+int config_load(const char *path, const struct environment *environment, struct config **ret,
+                struct config_error *ret_error)
 {
     struct config *c = calloc(1, sizeof *c);
 
@@ -488,13 +503,16 @@ int config_load(const char *path, struct config **ret, struct config_error *ret_
         return -ENOMEM;
     }
     c->n_refs = 1;
+    c->caller_first_byte_timeout_us = 10 * SECOND_US;
+    c->caller_request_timeout_us = 30 * SECOND_US;
+    c->caller_stall_timeout_us = 60 * SECOND_US;
     c->drain_timeout_us = 30 * SECOND_US;
     c->memory_max_bytes = 256 << 20;
     c->log_level = LOG_INFO;
 
     int r = parse_files(c, path, ret_error);
     if (r == 0)
-        r = config_complete(c, ret_error);
+        r = config_complete(c, environment, ret_error);
     if (r < 0) {
         config_unref(c);
         return r;

@@ -23,6 +23,8 @@
 enum config_auth { CONFIG_AUTH_BEARER, CONFIG_AUTH_API_KEY, CONFIG_AUTH_NONE };
 enum config_http { CONFIG_HTTP_1_1, CONFIG_HTTP_2 };
 
+struct environment;
+
 /* [upstream NAME] */
 struct config_upstream {
     char *name;
@@ -67,7 +69,8 @@ extern const struct config_policy config_policy_default;
 struct config {
     unsigned n_refs;
     int64_t drain_timeout_us;
-    int64_t memory_max_bytes;           /* of all callers together */
+    int64_t memory_max_bytes; /* of all callers together */
+    int64_t caller_first_byte_timeout_us, caller_request_timeout_us, caller_stall_timeout_us;
     int log_level;                      /* as syslog's LOG_* */
     struct config_upstream **upstreams; /* in the order of their first mention; at least one */
     size_t n_upstreams;
@@ -82,9 +85,11 @@ struct config_error {
 /*
  * path NULL: CONFIG_PATH, which may be missing; a path that is given must exist. Without any
  * [upstream] there is one, "default", from OPENAI_BASE_URL (default https://api.openai.com/v1) and
- * OPENAI_API_KEY. Keys are read here. 0, or negative errno with ret_error filled.
+ * OPENAI_API_KEY; the latter is in `environment`, as taken at start (NULL: none). Keys are read
+ * here. 0, or negative errno with ret_error filled.
  */
-int config_load(const char *path, struct config **ret, struct config_error *ret_error);
+int config_load(const char *path, const struct environment *environment, struct config **ret,
+                struct config_error *ret_error);
 
 struct config *config_ref(struct config *config);
 /* Takes NULL; returns NULL. */

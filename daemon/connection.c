@@ -2,22 +2,188 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "account.h"
 #include "call.h"
+#include "config.h"
 #include "grpc_server.h"
 #include "log.h"
 #include "server.h"
 
 enum {
     READ_BYTES = 65536,
+    REFUSED_US = 2000000, /* for as long as a refused connection may stay */
+    WATCHES_PER_LIMIT = 4,
+    WATCH_MIN_US = 10000,
+    WATCH_MAX_US = 5000000,
     OUTPUT_KEPT_BYTES = 4096,
 };
 
 static void on_readable(evutil_socket_t fd, short what, void *user);
+
+/* ---- Callers who are refused ---- */
+
+/* They are asked by their calls, so that what is wrong can be told. */
+static void refuse_call(struct grpc_server_call *call, void *session_user)
+{
+    struct connection *c = session_user;
+    char text[128];
+
+    snprintf(text, sizeof text,
+             "too many connections of this user, who has %zu (see max_connections); close some",
+             c->account->n_connections);
+    grpc_server_call_finish(call, GRPC_RESOURCE_EXHAUSTED, text, NULL, 0);
+    c->told = true;
+}
+
+static void ignore_request(struct grpc_server_call *call, const uint8_t *message, size_t len)
+{
+    (void)call, (void)message, (void)len;
+}
+
+static void ignore_writable(struct grpc_server_call *call)
+{
+    (void)call;
+}
+
+static void ignore_end(struct grpc_server_call *call, enum grpc_server_end how)
+{
+    (void)call, (void)how;
+}
+
+static const struct grpc_server_handler refusing_handler = {
+    .begin = refuse_call,
+    .request = ignore_request,
+    .writable = ignore_writable,
+    .end = ignore_end,
+};
+
+/* ---- Callers who keep us waiting ---- */
+
+static bool is_past(int64_t since_us, int64_t limit_us, int64_t now_us)
+{
+    return limit_us != CONFIG_INFINITY && now_us - since_us >= limit_us;
+}
+
+static bool needs_watching(const struct connection *c)
+{
+    return !c->heard || c->verdict == ADMISSION_REFUSED ||
+           grpc_server_session_midway_since(c->session) >= 0 ||
+           grpc_server_session_n_calls(c->session) > 0 ||
+           buffer_length(grpc_server_session_output(c->session)) > 0;
+}
+
+/* Whether the timer could be armed, if it is needed. Not moved at every byte. */
+static bool watch(struct connection *c)
+{
+    const struct server_limits *l = &c->server->limits;
+    int64_t in_us = WATCH_MAX_US * WATCHES_PER_LIMIT;
+
+    if (c->watching || c->forgotten || !needs_watching(c))
+        return true;
+    in_us = l->first_byte_us < in_us ? l->first_byte_us : in_us;
+    in_us = l->request_us < in_us ? l->request_us : in_us;
+    in_us = l->stall_us < in_us ? l->stall_us : in_us;
+    if (c->verdict == ADMISSION_REFUSED && REFUSED_US < in_us)
+        in_us = REFUSED_US;
+    in_us /= WATCHES_PER_LIMIT;
+    if (worker_arm(&c->watch, in_us > WATCH_MIN_US ? in_us : WATCH_MIN_US) < 0)
+        return false;
+    c->watching = true;
+    return true;
+}
+
+static void fail_stalled(struct call *call)
+{
+    static const char text[] = "the caller took nothing of the answer for longer than "
+                               "caller_stall_timeout";
+
+    call_fail(call, &(struct call_error){
+                        .status = GRPC_CANCELLED,
+                        .reason = "CALLER_STALLED",
+                        .message = text,
+                        .phase = COMPLETION__V1__PHASE__PHASE_BODY,
+                        .maybe_executed = true,
+                    });
+    if (call->grpc)
+        grpc_server_call_drop(call->grpc, GRPC_CANCELLED, text);
+}
+
+static void check_calls(struct connection *c, int64_t now_us)
+{
+    const struct server_limits *l = &c->server->limits;
+    struct call *call;
+
+    LIST_FOREACH (call, &c->calls, next) {
+        int64_t waits_us = call->grpc ? grpc_server_call_waits_since(call->grpc) : -1;
+        if (waits_us >= 0 && is_past(waits_us, l->stall_us, now_us))
+            fail_stalled(call);
+        else if (call->state == CALL_NEW && is_past(call->start_us, l->request_us, now_us))
+            call_fail(call, &(struct call_error){
+                                .status = GRPC_DEADLINE_EXCEEDED,
+                                .reason = "DEADLINE_EXCEEDED",
+                                .message = "the request was not there within "
+                                           "caller_request_timeout of its headers",
+                                .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
+                                .retryable = true,
+                            });
+    }
+    connection_wake(c);
+}
+
+/* What can't be mended call by call. */
+static const char *is_overdue(struct connection *c, int64_t now_us)
+{
+    const struct server_limits *l = &c->server->limits;
+    int64_t midway_us = grpc_server_session_midway_since(c->session);
+
+    if (c->verdict == ADMISSION_REFUSED && is_past(c->accepted_us, REFUSED_US, now_us))
+        return "refused";
+    if (!c->heard && is_past(c->accepted_us, l->first_byte_us, now_us))
+        return "caller_first_byte_timeout";
+    if (midway_us >= 0 && is_past(midway_us, l->request_us, now_us))
+        return "caller_request_timeout";
+    if (buffer_length(grpc_server_session_output(c->session)) == 0)
+        return NULL;
+    if (c->blocked_us < 0)
+        c->blocked_us = now_us;
+    return is_past(c->blocked_us, l->stall_us, now_us) ? "caller_stall_timeout" : NULL;
+}
+
+/* Nobody will read how the calls ended, but their records say it. */
+static void close_overdue(struct connection *c, const char *limit)
+{
+    struct call *call;
+
+    log_debug(c->worker->log, "connection closed: uid=%u limit=%s", c->caller.uid, limit);
+    if (strcmp(limit, "caller_stall_timeout") == 0)
+        LIST_FOREACH (call, &c->calls, next)
+            fail_stalled(call);
+}
+
+static void on_watch(evutil_socket_t fd, short what, void *user)
+{
+    struct connection *c = user;
+    int64_t now_us = worker_now_us();
+
+    (void)fd, (void)what;
+    c->watching = false;
+    grpc_server_session_set_time(c->session, now_us);
+    const char *limit = is_overdue(c, now_us);
+    if (limit)
+        close_overdue(c, limit);
+    else
+        check_calls(c, now_us);
+    if (limit || !watch(c))
+        server_forget(c->server, c);
+}
+
+/* ---- Bytes ---- */
 
 /* A caller may shut down its sending side and still wait for answers. The event then waits for the
  * other half, edge-triggered: the end that was already seen would fire for ever. */
@@ -52,10 +218,17 @@ static void on_readable(evutil_socket_t fd, short what, void *user)
         server_forget(c->server, c);
         return;
     }
-    if (n > 0 && grpc_server_session_receive(c->session, data, (size_t)n) < 0) {
-        c->broken = true;
-        event_del(&c->readable);
+    if (n > 0) {
+        c->heard = true;
+        grpc_server_session_set_time(c->session, worker_now_us());
+        if (grpc_server_session_receive(c->session, data, (size_t)n) < 0) {
+            c->broken = true;
+            event_del(&c->readable);
+        }
     }
+    /* Metadata may hold a caller's key. */
+    if (n > 0)
+        explicit_bzero(data, (size_t)n);
     connection_wake(c);
 }
 
@@ -76,6 +249,7 @@ static int write_output(struct connection *c, struct buffer *output)
         if (n < 0)
             return errno == EAGAIN ? 0 : -errno;
         buffer_consume(output, (size_t)n);
+        c->blocked_us = -1;
     }
     return 1;
 }
@@ -86,6 +260,9 @@ static void run_flush(struct task *task)
     struct buffer *output = grpc_server_session_output(c->session);
     int r;
 
+    grpc_server_session_set_time(c->session, worker_now_us());
+    if (c->told)
+        grpc_server_session_drain(c->session, true);
     do {
         if (grpc_server_session_flush(c->session) < 0)
             c->broken = true;
@@ -94,7 +271,7 @@ static void run_flush(struct task *task)
 
     if (r < 0 || c->broken || (r > 0 && grpc_server_session_is_done(c->session)) ||
         (r > 0 && c->half_closed && grpc_server_session_n_calls(c->session) == 0) ||
-        (r == 0 && event_add(&c->writable, NULL) < 0)) {
+        (r == 0 && event_add(&c->writable, NULL) < 0) || !watch(c)) {
         server_forget(c->server, c);
         return;
     }
@@ -107,19 +284,28 @@ void connection_wake(struct connection *c)
     worker_defer(c->worker, &c->flush);
 }
 
-/* The user's account, and its limits as they are now. */
-static int take_account(struct connection *c)
+/* The user's account, and its limits as they are now; whether there is a place for it. 0, or
+ * negative errno. */
+static int connection_enter(struct connection *c)
 {
-    struct worker *w = c->worker;
-    struct policy policy = policy_find(w->config, &c->caller);
+    struct server *s = c->server;
+    struct policy policy = policy_find(c->worker->config, &c->caller);
 
-    c->account = accounts_get(&w->accounts, c->caller.uid, worker_now_us());
+    c->account = accounts_get(&c->worker->accounts, c->caller.uid, worker_now_us());
     if (!c->account)
         return -ENOMEM;
     c->account->memory.limit = policy.max_memory_bytes;
-    c->account->n_connections++;
-    c->memory = MEMORY_INIT(SIZE_MAX, &c->account->memory);
-    return 0;
+    /* One of a user's programs leaves something to the others. */
+    c->memory = MEMORY_INIT(policy.max_memory_bytes / 4 * 3, &c->account->memory);
+    c->verdict = admission_enter(&s->admission, c->caller.uid, c->account->n_connections,
+                                 policy.max_connections);
+    if (c->verdict == ADMISSION_WELCOME) {
+        c->account->n_connections++;
+        return 0;
+    }
+    server_complain(s, "too many connections: uid %u is refused (it has %zu, all have %zu of %zu)",
+                    c->caller.uid, c->account->n_connections, s->admission.n, s->admission.max);
+    return c->verdict == ADMISSION_REFUSED ? 0 : -EUSERS;
 }
 
 int connection_new(struct server *server, int fd, struct connection **ret)
@@ -138,15 +324,22 @@ int connection_new(struct server *server, int fd, struct connection **ret)
     c->flush.run = run_flush;
     options.memory = &c->memory;
     LIST_INIT(&c->calls);
+    c->verdict = ADMISSION_DROPPED;
+    c->accepted_us = worker_now_us();
+    c->blocked_us = -1;
     event_assign(&c->readable, c->worker->base, fd, EV_READ | EV_PERSIST, on_readable, c);
     event_assign(&c->writable, c->worker->base, fd, EV_WRITE, on_writable, c);
 
+    evtimer_assign(&c->watch, c->worker->base, on_watch, c);
+
     r = caller_init(&c->caller, fd);
     if (r == 0)
-        r = take_account(c);
+        r = connection_enter(c);
     if (r == 0)
-        r = grpc_server_session_new(&options, &call_handler, c, &c->session);
-    if (r == 0 && event_add(&c->readable, NULL) < 0)
+        r = grpc_server_session_new(
+            &options, c->verdict == ADMISSION_REFUSED ? &refusing_handler : &call_handler, c,
+            &c->session);
+    if (r == 0 && (event_add(&c->readable, NULL) < 0 || !watch(c)))
         r = -ENOMEM;
     if (r < 0) {
         connection_free(c);
@@ -160,10 +353,13 @@ void connection_free(struct connection *c)
 {
     event_del(&c->readable);
     event_del(&c->writable);
+    event_del(&c->watch);
     grpc_server_session_free(c->session);
     worker_cancel(c->worker, &c->flush);
-    if (c->account)
+    if (c->verdict == ADMISSION_WELCOME)
         c->account->n_connections--;
+    if (c->verdict != ADMISSION_DROPPED)
+        admission_leave(&c->server->admission, c->verdict);
     account_unref(c->account);
     caller_done(&c->caller);
     close(c->fd);

@@ -1,6 +1,11 @@
 /*
  * One caller's connection: the socket and the gRPC session on it. Owns both, and the calls through
  * the session. Reads what is there, writes what the session has once at the end of each turn.
+ *
+ * A caller that does not send what it has begun, or does not take what waits for it, is watched by
+ * a timer that looks a few times within each limit (struct server_limits): what is overdue ends,
+ * calls one by one where the connection is still of use. A caller that owes nothing may stay idle
+ * for ever, and costs no timer.
  */
 #ifndef CONNECTION_H
 #define CONNECTION_H
@@ -9,6 +14,7 @@
 #include <sys/queue.h>
 
 #include "../proto/memory.h"
+#include "admission.h"
 #include "policy.h"
 #include "worker.h"
 
@@ -22,19 +28,26 @@ struct connection {
     struct server *server;
     struct worker *worker;
     int fd;
-    struct event readable, writable;
+    struct event readable, writable, watch;
     struct task flush;
     struct memory memory; /* of all that is kept for this caller's sake */
     struct grpc_server_session *session;
     struct caller caller;
     struct account *account; /* a reference */
     LIST_HEAD(, call) calls; /* not owned: they end with the session's */
-    bool forgotten;          /* on its way to connection_free() */
-    bool half_closed;        /* the caller sends no more */
-    bool broken;             /* write what there is, then close */
+    enum admission_verdict verdict;
+    int64_t accepted_us;
+    int64_t blocked_us; /* since when the socket takes nothing; -1: not known yet */
+    bool watching;      /* the timer is armed */
+    bool heard;         /* a byte came */
+    bool told;          /* that it is refused */
+    bool forgotten;     /* on its way to connection_free() */
+    bool half_closed;   /* the caller sends no more */
+    bool broken;        /* write what there is, then close */
 };
 
-/* Takes over the descriptor, on failure too. 0 or negative errno. */
+/* Takes over the descriptor, on failure too. 0 or negative errno; -EUSERS: the caller's user has
+ * its share and more. */
 int connection_new(struct server *server, int fd, struct connection **ret);
 
 /* Ends its calls and closes the socket. Not from a callback of its session. */

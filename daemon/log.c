@@ -1,39 +1,118 @@
 #include "log.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
-#include <systemd/sd-journal.h>
+#include "utf8.h"
 
-enum { LINE_MAX_BYTES = 1024 };
+#define JOURNAL_PATH "/run/systemd/journal/socket"
+
+enum { FORMATTED_MAX = 4096 };
+
+/* ---- Where it goes ---- */
 
 /* systemd names device and inode of the stream that it made stderr of. */
-static bool stderr_is_journal(void)
+static bool is_journal(const struct stat *st)
 {
     const char *stream = getenv("JOURNAL_STREAM");
     unsigned long long device, inode;
+
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && st->st_dev == device &&
+           st->st_ino == inode;
+}
+
+/*
+ * A pipe that nobody reads and a terminal that is stopped would hold up everything. O_NONBLOCK on
+ * the descriptor itself would be everyone's who shares it, a shell's terminal among them; the same
+ * pipe or terminal opened once more has flags of its own. Where that is not allowed (somebody
+ * else's pipe) poll() is asked, which holds as long as no other writer fills it in between. A file
+ * never waits, and opened again it would have an offset of its own.
+ */
+void log_init_fd(struct log *log, int fd)
+{
+    char path[32];
     struct stat st;
 
-    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
-           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+    *log = (struct log){.level = LOG_INFO, .fd = fd, .way = LOG_WAY_WRITE};
+    if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode))
+        return;
+    log->way = S_ISSOCK(st.st_mode) ? LOG_WAY_SOCKET : LOG_WAY_POLL;
+    if (!S_ISFIFO(st.st_mode) && !S_ISCHR(st.st_mode))
+        return;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (own >= 0) {
+        log->fd = own;
+        log->way = LOG_WAY_WRITE;
+    }
+}
+
+bool log_init_journal(struct log *log, const char *path)
+{
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return false;
+    *log = (struct log){.level = LOG_INFO, .fd = fd, .way = LOG_WAY_JOURNAL, .journal = path};
+    return true;
 }
 
 void log_init(struct log *log)
 {
-    log->level = LOG_INFO;
-    log->to_journal = stderr_is_journal();
+    struct stat st;
+
+    if (fstat(STDERR_FILENO, &st) == 0 && is_journal(&st) && log_init_journal(log, JOURNAL_PATH))
+        return;
+    log_init_fd(log, STDERR_FILENO);
 }
 
-/* Control characters would forge lines and fields. */
-static void escape(char *text)
+void log_done(struct log *log)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
-            *text = '?';
+    if (log->fd > STDERR_FILENO)
+        close(log->fd);
+    log->fd = -1;
+}
+
+/* ---- Text ---- */
+
+const char *log_escape(const char *text, char *out, size_t size)
+{
+    static const char cut[] = "...";
+    size_t left = strlen(text), n = 0, n_cut = 0; /* as far as "..." has space behind it */
+
+    while (left > 0) {
+        const uint8_t *p = (const uint8_t *)text;
+        size_t len = *p < 0x80 ? 1 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : 4;
+        bool plain = len <= left && utf8_is_valid(p, len) && *p >= ' ' && *p != 0x7F &&
+                     !(p[0] == 0xC2 && p[1] < 0xA0);
+        if (!plain)
+            len = 1;
+        size_t need = plain ? len : 4;
+        if (n + need + 1 > size) {
+            memcpy(out + n_cut, cut, sizeof cut);
+            return out;
+        }
+        if (plain)
+            memcpy(out + n, p, len);
+        else
+            snprintf(out + n, 5, "\\x%02x", *p);
+        n += need;
+        n_cut = n + sizeof cut <= size ? n : n_cut;
+        text += len;
+        left -= len;
+    }
+    out[n] = '\0';
+    return out;
 }
 
 static const char *level_name(int level)
@@ -43,27 +122,66 @@ static const char *level_name(int level)
     return names[level & 7];
 }
 
+/* ---- Sending ---- */
+
+/* libsystemd's own sender waits when journald's queue is full. The fields are lines: no value has a
+ * line's end, so none can add a field. */
+static bool send_to_journal(const struct log *log, int level, const char *text)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char fields[LOG_TEXT_MAX + 96];
+    int n = snprintf(fields, sizeof fields,
+                     "PRIORITY=%d\nSYSLOG_IDENTIFIER=completiond\nMESSAGE=%s\n", level & 7, text);
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", log->journal);
+    return sendto(log->fd, fields, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL,
+                  (struct sockaddr *)&address, sizeof address) >= 0;
+}
+
+/* One write, so that lines of several processes on one pipe stay whole. */
+static bool send_line(const struct log *log, int level, const char *text)
+{
+    struct pollfd pfd = {.fd = log->fd, .events = POLLOUT};
+    char line[LOG_TEXT_MAX + 64];
+    int n = snprintf(line, sizeof line, "completiond: %s: %s\n", level_name(level), text);
+
+    if (log->way == LOG_WAY_SOCKET)
+        return send(log->fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+    if (log->way == LOG_WAY_POLL && (poll(&pfd, 1, 0) < 1 || !(pfd.revents & POLLOUT)))
+        return false;
+    return write(log->fd, line, (size_t)n) >= 0;
+}
+
+static bool send_text(const struct log *log, int level, const char *text)
+{
+    return log->way == LOG_WAY_JOURNAL ? send_to_journal(log, level, text)
+                                       : send_line(log, level, text);
+}
+
+static bool tell_of_dropped(struct log *log)
+{
+    char text[64];
+
+    snprintf(text, sizeof text, "%lu messages before this one were lost", log->n_dropped);
+    if (!send_text(log, LOG_WARNING, text))
+        return false;
+    log->n_dropped = 0;
+    return true;
+}
+
 void log_write(struct log *log, int level, const char *format, ...)
 {
-    char text[LINE_MAX_BYTES];
+    char text[FORMATTED_MAX], escaped[LOG_TEXT_MAX];
+    int saved_errno = errno;
     va_list args;
 
-    if (level > log->level)
+    if (level > log->level || log->fd < 0)
         return;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    escape(text);
-    if (log->to_journal) {
-        sd_journal_send("MESSAGE=%s", text, "PRIORITY=%d", level, "SYSLOG_IDENTIFIER=completiond",
-                        NULL);
-        return;
-    }
-
-    /* One write, so that lines of several processes on one pipe stay whole. */
-    char line[LINE_MAX_BYTES + 64];
-    int n = snprintf(line, sizeof line, "completiond: %s: %s\n", level_name(level), text);
-    if (write(STDERR_FILENO, line, (size_t)n) < 0) {
-        /* Nowhere to say it. */
-    }
+    log_escape(text, escaped, sizeof escaped);
+    if ((log->n_dropped > 0 && !tell_of_dropped(log)) || !send_text(log, level, escaped))
+        log->n_dropped++;
+    errno = saved_errno;
 }

@@ -1,21 +1,40 @@
 /*
  * The daemon's log: to the journal with fields where stderr is the journal, else to stderr as
- * lines. Never blocks for long, never fails. Prompts, completions and keys are not for it, at any
- * level; texts from outside are escaped before they are written.
+ * lines. Never waits and never fails: what nobody takes is dropped and counted, and the number is
+ * said once somebody takes it again. Prompts, completions and keys are not for it, at any level.
+ * Texts from outside are escaped and cut before they are written.
  */
 #ifndef LOG_H
 #define LOG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <syslog.h>
+
+enum { LOG_TEXT_MAX = 1024 }; /* of one message, with the NUL */
+
+enum log_way {
+    LOG_WAY_WRITE,   /* a file, or a descriptor of our own that never waits */
+    LOG_WAY_POLL,    /* asked before it is written to */
+    LOG_WAY_SOCKET,  /* a stream socket */
+    LOG_WAY_JOURNAL, /* a datagram socket */
+};
 
 struct log {
     int level; /* LOG_*: less important is dropped */
-    bool to_journal;
+    int fd;    /* -1: closed by log_done() */
+    enum log_way way;
+    const char *journal; /* path of its socket */
+    unsigned long n_dropped;
 };
 
-/* Finds out where stderr goes. */
+/* Finds out where stderr goes. Descriptors 0 to 2 must be open. */
 void log_init(struct log *log);
+/* Logs to the descriptor, which is not owned, as log_init() would if it were stderr. */
+void log_init_fd(struct log *log, int fd);
+/* Logs to the journal whose socket this is; the path is not copied. False: no descriptor. */
+bool log_init_journal(struct log *log, const char *path);
+void log_done(struct log *log);
 
 void log_write(struct log *log, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -24,5 +43,9 @@ void log_write(struct log *log, int level, const char *format, ...)
 #define log_warning(log, ...) log_write(log, LOG_WARNING, __VA_ARGS__)
 #define log_info(log, ...)    log_write(log, LOG_INFO, __VA_ARGS__)
 #define log_debug(log, ...)   log_write(log, LOG_DEBUG, __VA_ARGS__)
+
+/* Text as one line for people: control characters (also C1) and what is not UTF-8 become \xNN; cut
+ * to size, and "..." shows that. Returns out. */
+const char *log_escape(const char *text, char *out, size_t size);
 
 #endif

@@ -3,6 +3,7 @@
  */
 #include <curl/curl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
 #include <signal.h>
@@ -15,6 +16,8 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "curl_memory.h"
+#include "environment.h"
 #include "log.h"
 #include "server.h"
 #include "systemd.h"
@@ -62,6 +65,7 @@ struct daemon {
     struct worker worker;
     struct log log;
     struct options options;
+    struct environment environment;
     struct event signals[3];
     struct event watchdog;
 };
@@ -110,15 +114,42 @@ static int options_parse(int argc, char **argv, struct options *o)
     return -1;
 }
 
-/* No core dumps, no reading of our memory by others of our user; and what libraries would take from
- * the environment is for people's shells, not for a daemon that holds keys. */
+/* A descriptor of 0 to 2 that was closed would become a caller's connection, and whatever a library
+ * writes to stderr would go there. */
+static bool open_standard_descriptors(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return true;
+}
+
+/* Nothing of our memory in a core dump, even if somebody switches dumps on again from outside. */
+static void exclude_memory_from_cores(void)
+{
+    int fd = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        if (write(fd, "0", 1) < 0) {
+            /* There are no dumps anyway. */
+        }
+        close(fd);
+    }
+}
+
+/* No core dumps, no reading of our memory by others of our user. */
 static void harden(void)
 {
     struct rlimit none = {0, 0}, files;
 
+    exclude_memory_from_cores();
     prctl(PR_SET_DUMPABLE, 0);
     setrlimit(RLIMIT_CORE, &none);
-    unsetenv("SSLKEYLOGFILE");
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
         files.rlim_cur = files.rlim_max;
@@ -222,7 +253,7 @@ static int configure(struct daemon *d)
 {
     struct config *config;
     struct config_error error;
-    int r = config_load(d->options.config_path, &config, &error);
+    int r = config_load(d->options.config_path, &d->environment, &config, &error);
 
     if (r < 0) {
         log_error(&d->log, "%s", error.text);
@@ -330,13 +361,14 @@ static int serve(struct daemon *d)
     return r;
 }
 
-static int check_config(const struct options *o)
+static int check_config(const struct options *o, const struct environment *environment)
 {
     struct config *config;
     struct config_error error;
+    char text[LOG_TEXT_MAX];
 
-    if (config_load(o->config_path, &config, &error) < 0) {
-        fprintf(stderr, "%s\n", error.text);
+    if (config_load(o->config_path, environment, &config, &error) < 0) {
+        fprintf(stderr, "%s\n", log_escape(error.text, text, sizeof text));
         return 1;
     }
     config_unref(config);
@@ -346,19 +378,28 @@ static int check_config(const struct options *o)
 int main(int argc, char **argv)
 {
     static struct daemon d;
-    int r = options_parse(argc, argv, &d.options);
+    int r;
 
+    if (!open_standard_descriptors())
+        return 1;
+    r = options_parse(argc, argv, &d.options);
     if (r >= 0)
         return r;
     harden();
-    if (d.options.check_config)
-        return check_config(&d.options);
+    environment_take(&d.environment);
+    if (d.options.check_config) {
+        r = check_config(&d.options, &d.environment);
+        environment_done(&d.environment);
+        return r;
+    }
     log_init(&d.log);
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+    if (curl_memory_init() < 0) {
         log_error(&d.log, "libcurl can't be initialised");
         return 1;
     }
     r = serve(&d);
     curl_global_cleanup();
+    environment_done(&d.environment);
+    log_done(&d.log);
     return r < 0 ? 1 : 0;
 }

@@ -1,6 +1,8 @@
 #include "server.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -10,6 +12,7 @@
 #include <unistd.h>
 
 #include "call.h"
+#include "config.h"
 #include "connection.h"
 #include "grpc_server.h"
 #include "log.h"
@@ -17,10 +20,11 @@
 enum {
     ACCEPTS_PER_TURN = 64,
     ACCEPT_AGAIN_US = 100000,
+    COMPLAINT_US = 1000000,
     DRAIN_NOTICE_US = 200000,
     DRAIN_CANCEL_US = 500000,
     BACKLOG = 4096,
-    DESCRIPTORS_KEPT = 64, /* for all that is no connection and no upstream */
+    DESCRIPTORS_KEPT = 64, /* for all that is no connection and no upstream, and the refused */
 };
 
 struct listener {
@@ -54,14 +58,24 @@ static void on_accept_again(evutil_socket_t fd, short what, void *user)
         start_accepting(s);
 }
 
-static void rest_from_accepting(struct server *s, const char *why)
+void server_complain(struct server *s, const char *format, ...)
 {
     int64_t now = worker_now_us();
+    char text[256];
+    va_list args;
 
-    if (now - s->last_complaint_us > 1000000) {
-        s->last_complaint_us = now;
-        log_warning(s->worker->log, "no connection can be accepted at the moment: %s", why);
-    }
+    if (s->last_complaint_us && now - s->last_complaint_us < COMPLAINT_US)
+        return;
+    s->last_complaint_us = now;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    log_warning(s->worker->log, "%s", text);
+}
+
+static void rest_from_accepting(struct server *s, const char *why)
+{
+    server_complain(s, "no connection can be accepted at the moment: %s", why);
     stop_accepting(s);
     worker_arm(&s->accept_again, ACCEPT_AGAIN_US);
 }
@@ -73,10 +87,6 @@ static void on_acceptable(evutil_socket_t fd, short what, void *user)
 
     (void)what;
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-        if (s->n_connections >= s->max_connections) {
-            rest_from_accepting(s, "the limit of open files allows no more");
-            return;
-        }
         int client = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (client < 0) {
             if (errno == ECONNABORTED || errno == EINTR)
@@ -87,6 +97,8 @@ static void on_acceptable(evutil_socket_t fd, short what, void *user)
         }
         struct connection *c;
         int r = connection_new(s, client, &c);
+        if (r == -EUSERS)
+            continue;
         if (r < 0) {
             rest_from_accepting(s, strerror(-r));
             return;
@@ -154,6 +166,7 @@ void server_forget(struct server *s, struct connection *c)
     c->forgotten = true;
     event_del(&c->readable);
     event_del(&c->writable);
+    event_del(&c->watch);
     worker_cancel(s->worker, &c->flush);
     LIST_REMOVE(c, next);
     LIST_INSERT_HEAD(&s->forgotten, c, next);
@@ -231,6 +244,19 @@ static size_t connections_allowed(void)
                                                  : DESCRIPTORS_KEPT / 2;
 }
 
+void server_configure(struct server *s)
+{
+    const struct config *c = s->worker->config;
+
+    s->limits = (struct server_limits){CONFIG_INFINITY, CONFIG_INFINITY, CONFIG_INFINITY};
+    if (c)
+        s->limits = (struct server_limits){
+            .first_byte_us = c->caller_first_byte_timeout_us,
+            .request_us = c->caller_request_timeout_us,
+            .stall_us = c->caller_stall_timeout_us,
+        };
+}
+
 int server_new(struct worker *worker, const int *fds, size_t n_fds, struct server **ret)
 {
     struct server *s = calloc(1, sizeof *s);
@@ -240,7 +266,8 @@ int server_new(struct worker *worker, const int *fds, size_t n_fds, struct serve
         return -ENOMEM;
     }
     s->worker = worker;
-    s->max_connections = connections_allowed();
+    admission_init(&s->admission, connections_allowed());
+    server_configure(s);
     s->reap.run = run_reap;
     LIST_INIT(&s->connections);
     LIST_INIT(&s->forgotten);

@@ -9,10 +9,19 @@
 #include <stddef.h>
 #include <sys/queue.h>
 
+#include "admission.h"
 #include "worker.h"
 
 struct connection;
 struct listener;
+
+/* How long a caller may take; CONFIG_INFINITY is for ever. */
+struct server_limits {
+    int64_t first_byte_us; /* from connecting to the first byte */
+    int64_t request_us; /* from the first byte of a greeting, a frame, headers or a request to its
+                           last */
+    int64_t stall_us;   /* without taking any of what waits for it */
+};
 
 struct server {
     struct worker *worker;
@@ -20,7 +29,9 @@ struct server {
     size_t n_listeners;
     LIST_HEAD(, connection) connections;
     LIST_HEAD(, connection) forgotten; /* to be freed at the end of the turn */
-    size_t n_connections, max_connections;
+    size_t n_connections;
+    struct admission admission;
+    struct server_limits limits;
     struct task reap;
     struct event accept_again, drain;
     int64_t last_complaint_us;
@@ -31,12 +42,20 @@ struct server {
 
 /* Takes over the listening descriptors. 0, or negative errno and nothing is taken. */
 int server_new(struct worker *worker, const int *fds, size_t n_fds, struct server **ret);
+
+/* Takes the limits from the worker's configuration, for connections as they are and will be. */
+void server_configure(struct server *s);
+
 /* Ends everything at once. Takes NULL; returns NULL. */
 struct server *server_free(struct server *s);
 
 /* Stops accepting, lets the calls in flight end, for timeout_us at most; what is left then ends
  * with CANCELLED. Then `drained`. */
 void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct worker *worker));
+
+/* Notes that callers can't be served as they would like to be, at most once a second. */
+void server_complain(struct server *s, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* A connection is over: it is freed at the end of the turn. */
 void server_forget(struct server *s, struct connection *c);

@@ -152,6 +152,11 @@ static void start(struct call *call, const translate_request_message *request, c
     call->own_key = grpc_server_call_metadata(call->grpc, "completion-api-key");
     if (!check_policy(call, policy, model))
         return;
+    if (call->own_key && secret_fault(call->own_key, strlen(call->own_key))) {
+        refuse(call, GRPC_INVALID_ARGUMENT, "INVALID_REQUEST", "completion-api-key",
+               "completion-api-key: send at most 3072 printable ASCII characters without spaces");
+        return;
+    }
     if (upstream)
         call->upstream = upstream_ref(upstream);
     call->keep_obfuscation = request->stream_options &&

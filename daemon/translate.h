@@ -124,11 +124,15 @@ struct translate_error {
  * Azure's innererror, HTML (its title only), plain text, nothing. http_status is the response's, or
  * 0 for an error inside a stream or a body of status 200: then code, http_status_code or type
  * decide as far as they are known, else INTERNAL. The status follows from http_status, code and
- * type as proto/PROTOCOL.md lists it. secret (may be NULL), the key that was sent, is replaced by
- * "[redacted]" wherever it stands, also in part (its first 8 characters or more).
+ * type as proto/PROTOCOL.md lists it.
+ *
+ * Texts are shown without the key that was sent, secret, and without what they repeat of the
+ * request's JSON body, as redact.h has it: "[redacted]" stands there instead. Both may be left out
+ * (NULL, 0). The API's own words in type and code, and names of parameters in param, are shown even
+ * if the request has them too. Without memory for that the texts are empty.
  */
 void translate_error(int http_status, const uint8_t *body, size_t len, const char *secret,
-                     struct translate_error *ret);
+                     const uint8_t *request, size_t request_len, struct translate_error *ret);
 
 /* The `data` of the first event of an event-stream body, if it begins with one: servers that answer
  * an error status with text/event-stream. Otherwise all of the body. */

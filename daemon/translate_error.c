@@ -9,13 +9,13 @@
 #include <strings.h>
 
 #include "json_reader.h"
+#include "redact.h"
 #include "translate.h"
 #include "utf8.h"
 
 enum {
     BODY_MAX = 64 * 1024,
     NESTING_MAX = 4,
-    REDACT_LEAST = 8, /* so much of a key's beginning gives it away */
 };
 
 /* Texts as they stand in the body. */
@@ -168,107 +168,14 @@ static struct findings read_body(const char *text, size_t len)
     return f;
 }
 
-/* ---- Texts ---- */
-
-static size_t common_prefix(const uint8_t *data, size_t len, const char *secret)
+/* The API's code, or what comes nearest to one. */
+static const struct json_string *find_code(const struct findings *f)
 {
-    size_t n = 0;
+    bool is_number = f->status.len > 0 && f->status.data[0] >= '0' && f->status.data[0] <= '9';
 
-    while (n < len && secret[n] && data[n] == (uint8_t)secret[n])
-        n++;
-    return n;
-}
-
-/* Length of the control character that data begins with, or 0. C1 is among them: terminals obey. */
-static size_t control_length(const uint8_t *data, size_t len)
-{
-    if (data[0] < ' ' || data[0] == 0x7F)
-        return 1;
-    return len > 1 && data[0] == 0xC2 && data[1] < 0xA0 ? 2 : 0;
-}
-
-static size_t character_length(const uint8_t *data, size_t len)
-{
-    size_t n = 1;
-
-    while (n < len && (data[n] & 0xC0) == 0x80)
-        n++;
-    return n;
-}
-
-/* Appends valid UTF-8 to the text, with a space for control characters and without the secret. */
-static void append_clean(char *text, size_t size, const uint8_t *data, size_t len,
-                         const char *secret)
-{
-    static const char redacted[] = "[redacted]";
-    const size_t secret_len = secret ? strlen(secret) : 0;
-    const size_t least = secret_len < REDACT_LEAST ? secret_len : REDACT_LEAST;
-    size_t n = strlen(text);
-    bool after_control = false;
-
-    while (len > 0) {
-        const void *piece = data;
-        size_t step = secret_len > 0 ? common_prefix(data, len, secret) : 0;
-        size_t piece_len;
-
-        if (secret_len > 0 && step >= least) {
-            piece = redacted;
-            piece_len = sizeof redacted - 1;
-            after_control = false;
-        } else if ((step = control_length(data, len)) > 0) {
-            piece = " ";
-            piece_len = n > 0 && text[n - 1] != ' ';
-            after_control = true;
-        } else {
-            step = piece_len = character_length(data, len);
-            /* Indentation behind a line's end. */
-            if (after_control && *data == ' ')
-                piece_len = 0;
-            else
-                after_control = false;
-        }
-        if (piece_len >= size - n)
-            break;
-        memcpy(text + n, piece, piece_len);
-        n += piece_len;
-        data += step;
-        len -= step;
-    }
-    while (n > 0 && text[n - 1] == ' ')
-        n--;
-    text[n] = '\0';
-}
-
-static void append_string(char *text, size_t size, const struct json_string *s, const char *secret)
-{
-    struct buffer decoded = BUFFER_INIT(BODY_MAX * 3);
-
-    if (!s->has_escapes) {
-        append_clean(text, size, (const uint8_t *)s->data, s->len, secret);
-        return;
-    }
-    json_string_append(s, &decoded);
-    append_clean(text, size, buffer_bytes(&decoded), buffer_length(&decoded), secret);
-    buffer_done(&decoded);
-}
-
-static void copy_texts(const struct findings *f, const char *secret, struct translate_error *e)
-{
-    append_string(e->type, sizeof e->type, &f->type, secret);
-    append_string(e->param, sizeof e->param, &f->param, secret);
-    append_string(e->code, sizeof e->code, &f->code, secret);
-    if (!e->code[0])
-        append_string(e->code, sizeof e->code, &f->inner_code, secret);
-    if (!e->code[0] && f->status.len > 0 && f->status.data[0] >= '0' && f->status.data[0] <= '9')
-        append_string(e->code, sizeof e->code, &f->status, secret);
-    append_string(e->message, sizeof e->message, &f->message, secret);
-    if (f->raw.len > 0) {
-        char raw[TRANSLATE_MESSAGE_MAX] = "";
-        size_t n = strlen(e->message);
-        append_string(raw, sizeof raw, &f->raw, secret);
-        snprintf(e->message + n, sizeof e->message - n, "%s%s", n ? ": " : "", raw);
-        e->message[utf8_valid_prefix(e->message, strlen(e->message))] = '\0';
-    }
+    return f->code.len > 0                       ? &f->code
+           : f->inner_code.len > 0 || !is_number ? &f->inner_code
+                                                 : &f->status;
 }
 
 /* ---- Status ---- */
@@ -359,24 +266,208 @@ static bool is_quota(const char *text)
     return begins_with(text, "insufficient_quota") || begins_with(text, "billing");
 }
 
-static int guess_status(const struct findings *f, const struct translate_error *e)
+/* ---- Texts ---- */
+
+/* Length of the control character that data begins with, or 0. C1 is among them: terminals obey. */
+static size_t control_length(const uint8_t *data, size_t len)
 {
-    char repeated[TRANSLATE_WORD_MAX] = "";
+    if (data[0] < ' ' || data[0] == 0x7F)
+        return 1;
+    return len > 1 && data[0] == 0xC2 && data[1] < 0xA0 ? 2 : 0;
+}
+
+static size_t character_length(const uint8_t *data, size_t len)
+{
+    size_t n = 1;
+
+    while (n < len && (data[n] & 0xC0) == 0x80)
+        n++;
+    return n;
+}
+
+/* A text among those that are redacted together. */
+struct span {
+    size_t from, to;
+};
+
+/* Appends to the text, with a space for control characters and without what is hidden. */
+static void append_clean(char *text, size_t size, const struct redact *r, struct span span)
+{
+    static const char redacted[] = "[redacted]";
+    size_t n = strlen(text), at = span.from;
+    bool after_control = false;
+
+    while (at < span.to) {
+        const uint8_t *data = redact_text(r, at);
+        const void *piece = data;
+        size_t step = 0, piece_len;
+
+        while (at + step < span.to && redact_is_hidden(r, at + step))
+            step++;
+        if (step > 0) {
+            piece = redacted;
+            piece_len = sizeof redacted - 1;
+            after_control = false;
+        } else if ((step = control_length(data, span.to - at)) > 0) {
+            piece = " ";
+            piece_len = n > 0 && text[n - 1] != ' ';
+            after_control = true;
+        } else {
+            step = piece_len = character_length(data, span.to - at);
+            /* Indentation behind a line's end. */
+            if (after_control && *data == ' ')
+                piece_len = 0;
+            else
+                after_control = false;
+        }
+        if (piece_len >= size - n)
+            break;
+        memcpy(text + n, piece, piece_len);
+        n += piece_len;
+        at += step;
+    }
+    while (n > 0 && text[n - 1] == ' ')
+        n--;
+    text[n] = '\0';
+}
+
+/* The texts as they are to be shown, while they are looked through. */
+struct texts {
+    struct span type, param, code, message, raw;
+};
+
+/* What can't be kept is not shown. */
+static struct span add_string(struct redact *r, const struct json_string *s, size_t max)
+{
+    struct span span = {.from = redact_end(r)};
+    struct buffer decoded = BUFFER_INIT(BODY_MAX * 3);
+    const void *text = s->data;
+    size_t len = s->len;
+
+    if (s->has_escapes) {
+        json_string_append(s, &decoded);
+        text = buffer_bytes(&decoded);
+        len = buffer_length(&decoded);
+    }
+    span.to = span.from + redact_add(r, text, len > max ? utf8_truncate(text, len, max) : len);
+    buffer_done(&decoded);
+    return span;
+}
+
+/* A code of this kind of API is its word, even if the prompt has it too. */
+static bool is_known_word(const struct redact *r, struct span span)
+{
+    char word[TRANSLATE_WORD_MAX];
+    size_t len = span.to - span.from;
+
+    if (len >= sizeof word)
+        return false;
+    memcpy(word, redact_text(r, span.from), len);
+    word[len] = '\0';
+    return read_status(word) != 0 &&
+           strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == len;
+}
+
+/* The name of one of the request's parameters. */
+static bool is_parameter(const struct redact *r, struct span span, const uint8_t *request,
+                         size_t request_len)
+{
+    char name[TRANSLATE_WORD_MAX];
+    size_t len = span.to - span.from;
+    struct json_reader reader;
+    struct json_string key;
+
+    if (len >= sizeof name)
+        return false;
+    memcpy(name, redact_text(r, span.from), len);
+    name[len] = '\0';
+    json_reader_init(&reader, request, request_len);
+    if (json_enter_object(&reader))
+        while (json_next_member(&reader, &key))
+            if (json_string_equals(&key, name))
+                return true;
+    return false;
+}
+
+static void hide(struct redact *r, const struct texts *t, const char *secret,
+                 const uint8_t *request, size_t request_len)
+{
+    redact_request(r, request, request_len);
+    if (is_known_word(r, t->type))
+        redact_show(r, t->type.from, t->type.to);
+    if (is_known_word(r, t->code))
+        redact_show(r, t->code.from, t->code.to);
+    if (request_len > 0 && redact_has_hidden(r, t->param.from, t->param.to) &&
+        is_parameter(r, t->param, request, request_len))
+        redact_show(r, t->param.from, t->param.to);
+    redact_secret(r, secret);
+}
+
+static void copy_texts(const struct findings *f, const char *secret, const uint8_t *request,
+                       size_t request_len, struct translate_error *e)
+{
+    struct redact *r = redact_new();
+
+    if (!r)
+        return;
+    struct texts t = {
+        .type = add_string(r, &f->type, 2 * TRANSLATE_WORD_MAX),
+        .param = add_string(r, &f->param, 2 * TRANSLATE_WORD_MAX),
+        .code = add_string(r, find_code(f), 2 * TRANSLATE_WORD_MAX),
+        .message = add_string(r, &f->message, TRANSLATE_MESSAGE_MAX),
+        .raw = add_string(r, &f->raw, TRANSLATE_MESSAGE_MAX),
+    };
+    hide(r, &t, secret, request, request_len);
+    append_clean(e->type, sizeof e->type, r, t.type);
+    append_clean(e->param, sizeof e->param, r, t.param);
+    append_clean(e->code, sizeof e->code, r, t.code);
+    append_clean(e->message, sizeof e->message, r, t.message);
+    if (f->raw.len > 0) {
+        char raw[TRANSLATE_MESSAGE_MAX] = "";
+        size_t n = strlen(e->message);
+        append_clean(raw, sizeof raw, r, t.raw);
+        snprintf(e->message + n, sizeof e->message - n, "%s%s", n ? ": " : "", raw);
+        e->message[utf8_valid_prefix(e->message, strlen(e->message))] = '\0';
+    }
+    redact_free(r);
+}
+
+/* ---- The outcome ---- */
+
+/* A short text for comparing, as it came. */
+static void copy_word(const struct json_string *s, char word[static TRANSLATE_WORD_MAX])
+{
+    struct json_string cut = *s;
+
+    *word = '\0';
+    if (s->len >= TRANSLATE_WORD_MAX)
+        return;
+    word[json_string_decode(&cut, word)] = '\0';
+}
+
+static int guess_status(const struct findings *f, const char *code, const char *type)
+{
+    char repeated[TRANSLATE_WORD_MAX];
     int status;
 
-    append_string(repeated, sizeof repeated, &f->status, NULL);
+    copy_word(&f->status, repeated);
     status = read_status(repeated);
     if (!status)
-        status = read_status(e->code);
+        status = read_status(code);
     if (!status)
-        status = read_status(e->type);
+        status = read_status(type);
     return status ? status : 500;
 }
 
+/* By the words as they came: what stands in a prompt must not change the status. */
 static void classify(int http_status, const struct findings *f, struct translate_error *e)
 {
+    char code[TRANSLATE_WORD_MAX], type[TRANSLATE_WORD_MAX];
+
+    copy_word(find_code(f), code);
+    copy_word(&f->type, type);
     if (http_status == 0)
-        http_status = guess_status(f, e);
+        http_status = guess_status(f, code, type);
     e->http_status = http_status;
     e->status = GRPC_INTERNAL;
     e->reason = "UPSTREAM_ERROR";
@@ -388,7 +479,7 @@ static void classify(int http_status, const struct findings *f, struct translate
         e->retryable = statuses[i].retryable;
         break;
     }
-    if (is_quota(e->code) || is_quota(e->type)) {
+    if (is_quota(code) || is_quota(type)) {
         e->reason = "UPSTREAM_QUOTA";
         e->retryable = false;
     } else if (http_status == 404 && !f->is_api_error) {
@@ -397,7 +488,7 @@ static void classify(int http_status, const struct findings *f, struct translate
 }
 
 void translate_error(int http_status, const uint8_t *body, size_t len, const char *secret,
-                     struct translate_error *ret)
+                     const uint8_t *request, size_t request_len, struct translate_error *ret)
 {
     struct buffer repaired = BUFFER_INIT(BODY_MAX * 3);
 
@@ -411,7 +502,7 @@ void translate_error(int http_status, const uint8_t *body, size_t len, const cha
 
     struct findings f = read_body((const char *)body, len);
     *ret = (struct translate_error){0};
-    copy_texts(&f, secret, ret);
+    copy_texts(&f, secret, request, request_len, ret);
     classify(http_status, &f, ret);
     buffer_done(&repaired);
 }

@@ -16,60 +16,78 @@
 
 #define COMPLAIN_AGAIN_US INT64_C(60000000)
 
-/* Key and header lists are made once; what they held is wiped. */
-static struct curl_slist *headers_free(struct curl_slist *list)
-{
-    for (struct curl_slist *h = list; h; h = h->next)
-        explicit_bzero(h->data, strlen(h->data));
-    curl_slist_free_all(list);
-    return NULL;
-}
+/* ---- Header lists ---- */
 
-struct curl_slist *upstream_headers_free(struct curl_slist *list)
-{
-    return headers_free(list);
-}
+/* One piece of a secret's kind of memory: libcurl reads the key where it lies. Headers of the
+ * configuration may be keys as well. */
+struct header_list {
+    size_t size; /* of all of it */
+    char *end;   /* where the next text goes */
+    size_t n_nodes;
+    struct curl_slist nodes[];
+};
 
-static int headers_add(struct curl_slist **list, const char *line)
+static void header_list_add(struct header_list *list, const char *prefix, const char *text)
 {
-    struct curl_slist *longer = curl_slist_append(*list, line);
+    struct curl_slist *node = &list->nodes[list->n_nodes];
 
-    if (!longer)
-        return -ENOMEM;
-    *list = longer;
-    return 0;
+    node->data = list->end;
+    list->end = stpcpy(stpcpy(list->end, prefix), text) + 1;
+    if (list->n_nodes > 0)
+        node[-1].next = node;
+    list->n_nodes++;
 }
 
 int upstream_headers_new(const struct config_upstream *settings, const char *key, bool stream,
                          struct curl_slist **ret)
 {
-    struct curl_slist *list = NULL;
     /* Compressed events arrive when the compressor pleases. Without "Expect:" libcurl waits a
      * second for a 100 before a body of more than 1 MiB. */
-    static const char *const common[] = {"Content-Type: application/json",
-                                         "Accept-Encoding: identity", "Expect:"};
-    int r = headers_add(&list, stream ? "Accept: text/event-stream, application/json"
-                                      : "Accept: application/json");
+    const char *const common[] = {
+        stream ? "Accept: text/event-stream, application/json" : "Accept: application/json",
+        "Content-Type: application/json", "Accept-Encoding: identity", "Expect:"};
+    const size_t n_common = sizeof common / sizeof *common;
+    const char *prefix =
+        settings->auth == CONFIG_AUTH_API_KEY ? "api-key: " : "Authorization: Bearer ";
+    size_t n = n_common, n_bytes = 0;
 
-    for (size_t i = 0; r == 0 && i < sizeof common / sizeof *common; i++)
-        r = headers_add(&list, common[i]);
-    for (size_t i = 0; r == 0 && settings->headers && settings->headers[i]; i++)
-        r = headers_add(&list, settings->headers[i]);
-    if (r == 0 && key && settings->auth != CONFIG_AUTH_NONE) {
-        char line[SECRET_MAX + 64];
-        snprintf(line, sizeof line, "%s%s",
-                 settings->auth == CONFIG_AUTH_API_KEY ? "api-key: " : "Authorization: Bearer ",
-                 key);
-        r = headers_add(&list, line);
-        explicit_bzero(line, sizeof line);
+    if (settings->auth == CONFIG_AUTH_NONE)
+        key = NULL;
+    for (size_t i = 0; i < n_common; i++)
+        n_bytes += strlen(common[i]) + 1;
+    for (size_t i = 0; settings->headers && settings->headers[i]; i++, n++)
+        n_bytes += strlen(settings->headers[i]) + 1;
+    if (key) {
+        n_bytes += strlen(prefix) + strlen(key) + 1;
+        n++;
     }
-    if (r < 0) {
-        headers_free(list);
-        return r;
-    }
-    *ret = list;
+
+    size_t size = sizeof(struct header_list) + n * sizeof(struct curl_slist) + n_bytes;
+    struct header_list *list = secret_memory_new(size);
+    if (!list)
+        return -ENOMEM;
+    list->size = size;
+    list->end = (char *)&list->nodes[n];
+    for (size_t i = 0; i < n_common; i++)
+        header_list_add(list, common[i], "");
+    for (size_t i = 0; settings->headers && settings->headers[i]; i++)
+        header_list_add(list, settings->headers[i], "");
+    if (key)
+        header_list_add(list, prefix, key);
+    *ret = list->nodes;
     return 0;
 }
+
+struct curl_slist *upstream_headers_free(struct curl_slist *nodes)
+{
+    if (nodes) {
+        struct header_list *list = container_of(nodes, struct header_list, nodes);
+        secret_memory_free(list, list->size);
+    }
+    return NULL;
+}
+
+/* ---- Servers ---- */
 
 int upstream_new(struct worker *worker, struct config *config,
                  const struct config_upstream *settings, struct upstream **ret)
@@ -115,8 +133,8 @@ struct upstream *upstream_unref(struct upstream *u)
         curl_easy_cleanup(u->idle[--u->n_idle]);
     queue_done(&u->queue);
     curl_url_cleanup(u->url);
-    headers_free(u->headers_unary);
-    headers_free(u->headers_stream);
+    upstream_headers_free(u->headers_unary);
+    upstream_headers_free(u->headers_stream);
     config_unref(u->config);
     free(u);
     return NULL;

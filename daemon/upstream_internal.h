@@ -27,8 +27,8 @@ struct upstream {
 /* Whether a connection could be made. */
 void upstream_report(struct upstream *u, bool reached);
 
-/* The headers of a request; the list may hold a key, and is wiped when it is freed. 0 or -ENOMEM.
- */
+/* The headers of a request, in memory for secrets because one is the key: not libcurl's to free. 0
+ * or -ENOMEM. */
 int upstream_headers_new(const struct config_upstream *settings, const char *key, bool stream,
                          struct curl_slist **ret);
 struct curl_slist *upstream_headers_free(struct curl_slist *list);

@@ -6,6 +6,7 @@
 
 #include "config.h"
 #include "multi.h"
+#include "server.h"
 #include "upstream.h"
 
 int worker_init(struct worker *w, struct log *log)
@@ -74,6 +75,8 @@ int worker_configure(struct worker *w, struct config *config)
     w->config = config;
     w->memory.limit =
         (uint64_t)config->memory_max_bytes < SIZE_MAX ? (size_t)config->memory_max_bytes : SIZE_MAX;
+    if (w->server)
+        server_configure(w->server);
     return 0;
 }
 

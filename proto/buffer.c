@@ -39,14 +39,19 @@ static size_t next_capacity(const struct buffer *b, size_t needed)
     return capacity > needed ? capacity : needed;
 }
 
+static bool charge(struct buffer *b, size_t n)
+{
+    return b->is_essential ? memory_charge_essential(b->memory, n) : memory_charge(b->memory, n);
+}
+
 /* Charges the difference. Where an account has no room for a doubling it may have some for less;
  * by an eighth, so that many small steps still cost no more than a few copies of each byte. */
-static bool charge(struct buffer *b, size_t needed, size_t *capacity)
+static bool charge_growth(struct buffer *b, size_t needed, size_t *capacity)
 {
-    if (*capacity <= b->capacity || memory_charge(b->memory, *capacity - b->capacity))
+    if (*capacity <= b->capacity || charge(b, *capacity - b->capacity))
         return true;
     size_t less = needed + needed / 8;
-    if (less >= *capacity || !memory_charge(b->memory, less - b->capacity))
+    if (less >= *capacity || !charge(b, less - b->capacity))
         return false;
     *capacity = less;
     return true;
@@ -56,7 +61,10 @@ static int grow(struct buffer *b, size_t needed)
 {
     size_t length = buffer_length(b), capacity = next_capacity(b, needed);
 
-    if (!charge(b, needed, &capacity))
+    /* No machine has it. */
+    if (capacity > PTRDIFF_MAX / 2)
+        return -ENOMEM;
+    if (!charge_growth(b, needed, &capacity))
         return -EDQUOT;
     uint8_t *data = malloc(capacity);
     if (!data) {
@@ -119,14 +127,16 @@ void buffer_printf(struct buffer *b, const char *format, ...)
         return;
     }
 
-    /* vsnprintf writes a NUL too, which is not committed. */
-    char *p = (char *)buffer_reserve(b, (size_t)n + 1);
-    if (!p)
-        return;
+    char *longer;
     va_start(args, format);
-    vsnprintf(p, (size_t)n + 1, format, args);
+    n = vasprintf(&longer, format, args);
     va_end(args);
-    buffer_commit(b, (size_t)n);
+    if (n < 0) {
+        b->error = b->error ? b->error : -ENOMEM;
+        return;
+    }
+    buffer_append(b, longer, (size_t)n);
+    free(longer);
 }
 
 void buffer_consume(struct buffer *b, size_t n)

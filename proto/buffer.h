@@ -12,6 +12,7 @@
 #define BUFFER_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -26,6 +27,7 @@ struct buffer {
     size_t limit_bytes;    /* most bytes held at once */
     int error;             /* 0, -ENOMEM, -EMSGSIZE (limit_bytes), -EDQUOT (account used up) */
     struct memory *memory; /* what its capacity is charged to; NULL: to nothing */
+    bool is_essential;     /* charged by memory_charge_essential() */
 };
 
 #define BUFFER_INIT(limit) BUFFER_INIT_IN(limit, NULL)

@@ -4,6 +4,7 @@
  */
 #include "json_reader.h"
 
+#include <limits.h>
 #include <locale.h>
 #include <math.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 
 #include "utf8.h"
 
-enum { NUMBER_MAX = 1024 }; /* digits of a number that is to be read as double or integer */
+enum { NUMBER_MAX = 1024 }; /* characters of a number that is to be read as double */
 
 static bool fail(struct json_reader *r, const char *error)
 {
@@ -181,33 +182,41 @@ static const char *decode_unicode(const char *p, const char *end, uint32_t *ret)
     return p;
 }
 
-size_t json_string_decode(const struct json_string *s, void *out)
+/* The character at p, or a byte of it, decoded to out (at most four bytes). Where it ends. */
+static const char *decode_one(const char *p, const char *end, uint8_t *out, size_t *ret_n)
 {
     static const char letters[] = "bfnrt", plain[] = "\b\f\n\r\t";
+
+    *ret_n = 1;
+    *out = (uint8_t)*p;
+    if (*p != '\\')
+        return p + 1;
+    char letter = p[1];
+    p += 2;
+    if (letter == 'u') {
+        uint32_t c;
+        p = decode_unicode(p, end, &c);
+        *ret_n = utf8_encode(c, out);
+        return p;
+    }
+    const char *found = strchr(letters, letter);
+    *out = (uint8_t)(found ? plain[found - letters] : letter);
+    return p;
+}
+
+size_t json_string_decode(const struct json_string *s, void *out)
+{
     const char *p = s->data, *end = p + s->len;
     uint8_t *o = out;
+    size_t n;
 
     if (!s->has_escapes) {
         if (s->len)
             memcpy(out, s->data, s->len);
         return s->len;
     }
-    while (p < end) {
-        if (*p != '\\') {
-            *o++ = (uint8_t)*p++;
-            continue;
-        }
-        char letter = p[1];
-        p += 2;
-        if (letter == 'u') {
-            uint32_t c;
-            p = decode_unicode(p, end, &c);
-            o += utf8_encode(c, o);
-            continue;
-        }
-        const char *found = strchr(letters, letter);
-        *o++ = (uint8_t)(found ? plain[found - letters] : letter);
-    }
+    for (; p < end; o += n)
+        p = decode_one(p, end, o, &n);
     return (size_t)(o - (uint8_t *)out);
 }
 
@@ -225,11 +234,16 @@ bool json_string_equals(const struct json_string *s, const char *text)
 
     if (!s->has_escapes)
         return s->len == len && memcmp(s->data, text, len) == 0;
-    /* An escape is at most six times as long as what it stands for. */
-    if (s->len > 6 * len || len > 256)
-        return false;
-    char decoded[6 * 256];
-    return json_string_decode(s, decoded) == len && memcmp(decoded, text, len) == 0;
+    const char *p = s->data, *end = p + s->len, *text_end = text + len;
+    while (p < end) {
+        uint8_t c[4];
+        size_t n;
+        p = decode_one(p, end, c, &n);
+        if ((size_t)(text_end - text) < n || memcmp(text, c, n) != 0)
+            return false;
+        text += n;
+    }
+    return text == text_end;
 }
 
 /* ---- Numbers ---- */
@@ -289,19 +303,24 @@ bool json_read_number(struct json_reader *r, struct json_slice *ret)
     return true;
 }
 
-/* strtod() wants a NUL behind the number and the locale's decimal point in it. */
+/* strtod() wants a NUL behind the number and the locale's decimal point, of several bytes maybe, in
+ * it. */
 static bool to_double(const struct json_slice *s, double *ret)
 {
-    char text[NUMBER_MAX + 1];
-    const char *point = localeconv()->decimal_point;
+    char text[NUMBER_MAX + MB_LEN_MAX + 1];
+    const char *dot = memchr(s->data, '.', s->len), *point = localeconv()->decimal_point;
+    size_t n = dot ? (size_t)(dot - s->data) : s->len, n_point = strlen(point);
 
-    if (s->len > NUMBER_MAX)
+    if (s->len > NUMBER_MAX || n_point > MB_LEN_MAX)
         return false;
-    memcpy(text, s->data, s->len);
-    text[s->len] = '\0';
-    char *dot = strchr(text, '.');
-    if (dot && point[0] && !point[1])
-        *dot = point[0];
+    memcpy(text, s->data, n);
+    if (dot) {
+        size_t n_behind = s->len - n - 1;
+        memcpy(text + n, point, n_point);
+        memcpy(text + n + n_point, dot + 1, n_behind);
+        n += n_point + n_behind;
+    }
+    text[n] = '\0';
     double value = strtod(text, NULL);
     if (!isfinite(value))
         return false;
@@ -319,18 +338,45 @@ bool json_read_double(struct json_reader *r, double *ret)
     return true;
 }
 
-/* Digits without point and exponent, exactly. */
+/* By how many digits the exponent moves the point; so far, if it is more, that no text has as many
+ * digits. */
+static int64_t read_exponent(const char *p, const char *end)
+{
+    int64_t value = 0;
+
+    if (p == end)
+        return 0;
+    p++;
+    bool negative = *p == '-';
+    for (p += *p == '-' || *p == '+'; p < end && value < INT64_MAX / 100; p++)
+        value = value * 10 + (*p - '0');
+    return negative ? -value : value;
+}
+
+/* Exact in every spelling: the digits in front of the point, where the exponent has moved it to,
+ * are the number, and those behind it must be zeros. */
 static bool to_int64(const struct json_slice *s, int64_t *ret)
 {
     bool negative = *s->data == '-';
+    const char *p = s->data + negative, *end = s->data + s->len, *digits_end = p, *point;
     int64_t value = 0;
 
-    for (size_t i = negative; i < s->len; i++) {
-        int digit = s->data[i] - '0';
-        if (digit < 0 || digit > 9 || __builtin_mul_overflow(value, 10, &value) ||
-            __builtin_sub_overflow(value, digit, &value))
+    while (digits_end < end && *digits_end != 'e' && *digits_end != 'E')
+        digits_end++;
+    point = memchr(p, '.', (size_t)(digits_end - p));
+    int64_t n_whole = (point ? point : digits_end) - p + read_exponent(digits_end, end);
+    for (; p < digits_end; p++) {
+        if (p == point)
+            continue;
+        int digit = *p - '0';
+        if (n_whole-- > 0 ? __builtin_mul_overflow(value, 10, &value) ||
+                                __builtin_sub_overflow(value, digit, &value)
+                          : digit != 0)
             return false;
     }
+    for (; n_whole > 0 && value != 0; n_whole--)
+        if (__builtin_mul_overflow(value, 10, &value))
+            return false;
     /* Counted below zero, where there is one number more. */
     if (!negative && value == INT64_MIN)
         return false;
@@ -341,19 +387,9 @@ static bool to_int64(const struct json_slice *s, int64_t *ret)
 bool json_read_int64(struct json_reader *r, int64_t *ret)
 {
     struct json_slice s;
-    double d;
 
-    if (json_peek(r) != JSON_NUMBER || !scan_number(r, &s))
+    if (json_peek(r) != JSON_NUMBER || !scan_number(r, &s) || !to_int64(&s, ret))
         return false;
-    if (!to_int64(&s, ret)) {
-        /* Written with a point or an exponent: exact up to 2^53, and no guess beyond. */
-        if (!memchr(s.data, '.', s.len) && !memchr(s.data, 'e', s.len) &&
-            !memchr(s.data, 'E', s.len))
-            return false;
-        if (!to_double(&s, &d) || d != floor(d) || fabs(d) > 9007199254740992.0)
-            return false;
-        *ret = (int64_t)d;
-    }
     consume(r, &s);
     return true;
 }

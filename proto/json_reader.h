@@ -86,9 +86,9 @@ bool json_enter_array(struct json_reader *r);
 bool json_next_element(struct json_reader *r);
 
 /* Each returns false, and leaves ret_ alone, if the value is not of that type. json_read_int64()
- * and json_read_int32() take a number whose value is an integer in range in any spelling (1, 1.0,
- * 1e3; with a point or an exponent up to 2^53) and are false for any other. json_read_double() is
- * false for what overflows to infinity, and for numbers of more than 1024 characters. */
+ * and json_read_int32() take a number whose value is an integer in range, exactly, in any spelling
+ * (1, 1.0, 10e-1) and are false for any other. json_read_double() is false for what overflows to
+ * infinity, and for numbers of more than 1024 characters. */
 bool json_read_null(struct json_reader *r);
 bool json_read_bool(struct json_reader *r, bool *ret);
 bool json_read_string(struct json_reader *r, struct json_string *ret);

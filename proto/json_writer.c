@@ -105,25 +105,29 @@ void json_int(struct json_writer *w, int64_t value)
 
 void json_double(struct json_writer *w, double value)
 {
-    char text[40];
-    int n = 0;
+    char text[64];
 
     if (!isfinite(value)) {
         json_null(w);
         return;
     }
     for (int digits = 15; digits <= 17; digits++) {
-        n = snprintf(text, sizeof text, "%.*g", digits, value);
+        snprintf(text, sizeof text, "%.*g", digits, value);
         /* Both in the same locale, whatever it is. */
         if (strtod(text, NULL) == value)
             break;
     }
-    /* A locale may write another decimal point; nothing else here is neither digit nor sign. */
-    for (char *c = text; *c; c++)
-        if (!strchr("0123456789+-eE", *c))
-            *c = '.';
     begin_value(w);
-    buffer_append(w->out, text, (size_t)n);
+    for (const char *c = text; *c; c++) {
+        if (strchr("0123456789+-eE", *c)) {
+            buffer_append_byte(w->out, (uint8_t)*c);
+            continue;
+        }
+        /* The locale's decimal point, which may have several bytes. */
+        buffer_append_byte(w->out, '.');
+        while (c[1] && !strchr("0123456789", c[1]))
+            c++;
+    }
 }
 
 static void append_word(struct json_writer *w, const char *word)

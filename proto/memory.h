@@ -24,6 +24,10 @@ struct memory {
  * them have it on them, else none. NULL allows everything. */
 bool memory_charge(struct memory *m, size_t n);
 
+/* The same for what it takes to end things in an orderly way, and so to get memory back: each limit
+ * may be passed by an eighth. */
+bool memory_charge_essential(struct memory *m, size_t n);
+
 /* n bytes that were charged are free again. Takes NULL. */
 void memory_release(struct memory *m, size_t n);
 

@@ -173,20 +173,25 @@ struct budget {
     bool exceeded;
 };
 
+static size_t cost(void *p)
+{
+    return malloc_usable_size(p) + ALLOCATION_OVERHEAD;
+}
+
 static void *budget_alloc(void *user, size_t size)
 {
     struct budget *b = user;
-    size_t cost;
+    void *p = NULL;
 
-    if (__builtin_add_overflow(size, ALLOCATION_OVERHEAD, &cost) || cost > b->left) {
+    if (size <= b->left && !(p = malloc(size)))
+        return NULL;
+    /* malloc() may have given more than was asked for. */
+    if (!p || cost(p) > b->left) {
+        free(p);
         b->exceeded = true;
         return NULL;
     }
-    void *p = malloc(size);
-    if (!p)
-        return NULL;
-    cost = malloc_usable_size(p) + ALLOCATION_OVERHEAD;
-    b->left -= cost < b->left ? cost : b->left;
+    b->left -= cost(p);
     return p;
 }
 
@@ -195,7 +200,7 @@ static void budget_free(void *user, void *p)
     struct budget *b = user;
 
     if (p)
-        b->left += malloc_usable_size(p) + ALLOCATION_OVERHEAD;
+        b->left += cost(p);
     free(p);
 }
 

@@ -20,6 +20,14 @@ bool wire_read_varint(const uint8_t **p, const uint8_t *end, uint64_t *ret)
     return false;
 }
 
+/* Tags and lengths have 32 bits, and five bytes at most: protobuf's own readers take no more. */
+static bool read_short_varint(const uint8_t **p, const uint8_t *end, uint64_t *ret)
+{
+    const uint8_t *limit = end - *p > 5 ? *p + 5 : end;
+
+    return wire_read_varint(p, limit, ret) && *ret <= UINT32_MAX;
+}
+
 static bool read_fixed(const uint8_t **p, const uint8_t *end, size_t n, uint64_t *ret)
 {
     uint64_t value = 0;
@@ -41,7 +49,7 @@ int wire_next(const uint8_t **p, const uint8_t *end, struct wire_field *ret)
 
     if (*p == end)
         return 0;
-    if (!wire_read_varint(p, end, &tag) || tag >> 3 == 0 || tag > UINT32_MAX)
+    if (!read_short_varint(p, end, &tag) || tag >> 3 == 0)
         return -EBADMSG;
     f.number = (uint32_t)(tag >> 3);
     f.type = (enum wire_type)(tag & 7);
@@ -56,7 +64,7 @@ int wire_next(const uint8_t **p, const uint8_t *end, struct wire_field *ret)
         ok = read_fixed(p, end, 4, &f.value);
         break;
     case WIRE_LEN:
-        ok = wire_read_varint(p, end, &len) && len <= (size_t)(end - *p);
+        ok = read_short_varint(p, end, &len) && len <= (size_t)(end - *p);
         if (ok) {
             f.data = *p;
             f.len = (size_t)len;

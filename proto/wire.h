@@ -117,7 +117,8 @@ struct wire_field {
 };
 
 /* Reads the field at *p and moves *p behind it. 1: a field; 0: the input is at its end; -EBADMSG:
- * not well-formed, or a group (which nothing here uses). */
+ * not well-formed, a tag or length in more than five bytes, or a group (which nothing here uses).
+ */
 int wire_next(const uint8_t **p, const uint8_t *end, struct wire_field *ret);
 
 #endif

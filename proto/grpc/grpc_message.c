@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-static uint32_t read_length(const uint8_t *prefix)
+uint32_t grpc_message_length(const uint8_t prefix[static GRPC_MESSAGE_PREFIX])
 {
     return (uint32_t)prefix[1] << 24 | (uint32_t)prefix[2] << 16 | (uint32_t)prefix[3] << 8 |
            prefix[4];
@@ -26,7 +26,7 @@ int grpc_message_peek(const uint8_t *data, size_t len, size_t max_bytes, size_t 
     if (data[0] != 0)
         return -EBADMSG;
 
-    size_t n = read_length(data);
+    size_t n = grpc_message_length(data);
     if (n > max_bytes)
         return -EMSGSIZE;
     if (len - GRPC_MESSAGE_PREFIX < n)
@@ -41,8 +41,8 @@ enum grpc_status grpc_message_failure(int error, const uint8_t *data, size_t max
     if (error == -EMSGSIZE) {
         /* The words that other implementations use, and people search for. */
         snprintf(ret_text, GRPC_MESSAGE_FAILURE_SIZE,
-                 "Received message larger than max (%lu vs. %zu)", (unsigned long)read_length(data),
-                 max_bytes);
+                 "Received message larger than max (%lu vs. %zu)",
+                 (unsigned long)grpc_message_length(data), max_bytes);
         return GRPC_RESOURCE_EXHAUSTED;
     }
     snprintf(ret_text, GRPC_MESSAGE_FAILURE_SIZE, "%s",

@@ -15,6 +15,9 @@ enum { GRPC_MESSAGE_PREFIX = 5 };
 /* Writes the prefix of an uncompressed message. */
 void grpc_message_write_prefix(uint8_t out[static GRPC_MESSAGE_PREFIX], uint32_t len);
 
+/* The length that a prefix says. */
+uint32_t grpc_message_length(const uint8_t prefix[static GRPC_MESSAGE_PREFIX]);
+
 /* The message at the front of data. 1: it is whole, and *ret_len bytes behind the prefix. 0: more
  * bytes are needed. -EMSGSIZE: it is longer than max_bytes; -EBADMSG: it is compressed, or its flag
  * is none. Both show as soon as the prefix is there. */

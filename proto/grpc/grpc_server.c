@@ -16,9 +16,6 @@ enum {
     OUTPUT_EXCESS = 1 << 18, /* one frame more than output_bytes, whatever its kind */
     OUTPUT_KEEP = 1 << 14,   /* memory that an idle connection keeps */
     QUEUE_MAX = 4096, /* frames that wait for a client which makes us answer, but reads not */
-    CONTINUATIONS_MAX = 8,
-    RESETS_MAX = 200, /* each may have started work */
-    RESETS_PER_SECOND = 33,
 };
 
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -45,14 +42,41 @@ static bool is_request(const nghttp2_frame *frame)
     return frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST;
 }
 
+/* Most of them make us reset the stream, or refuse it. */
+static int on_invalid_frame(nghttp2_session *h2, const nghttp2_frame *frame, int error, void *user)
+{
+    struct grpc_server_session *s = user;
+    struct grpc_server_call *call = find_call(h2, frame->hd.stream_id);
+    (void)error;
+
+    if (call)
+        grpc_server_call_count_early_end(call);
+    else
+        http2_guard_reset(&s->guard);
+    return 0;
+}
+
+/* Gives RESOURCE_EXHAUSTED at the client, where there is no memory for more words. */
+static int refuse_for_memory(struct grpc_server_session *s, int32_t stream_id)
+{
+    int rc =
+        nghttp2_submit_rst_stream(s->h2, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_ENHANCE_YOUR_CALM);
+
+    http2_guard_reset(&s->guard);
+    return rc == NGHTTP2_ERR_NOMEM ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
 static int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, void *user)
 {
+    struct grpc_server_session *s = user;
+
+    http2_guard_begin_headers(&s->guard);
     if (!is_request(frame))
         return 0;
 
-    struct grpc_server_call *call = grpc_server_call_new(user, frame->hd.stream_id);
+    struct grpc_server_call *call = grpc_server_call_new(s, frame->hd.stream_id);
     if (!call)
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+        return refuse_for_memory(s, frame->hd.stream_id);
     nghttp2_session_set_stream_user_data(h2, frame->hd.stream_id, call);
     return 0;
 }
@@ -61,9 +85,12 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint
                      size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
                      void *user)
 {
+    struct grpc_server_session *s = user;
     struct grpc_server_call *call = find_call(h2, frame->hd.stream_id);
-    (void)flags, (void)user;
+    (void)flags;
 
+    if (!http2_guard_header(&s->guard, name_len, value_len))
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (call && is_request(frame))
         grpc_request_add(&call->request, name, name_len, value, value_len);
     return 0;
@@ -112,6 +139,8 @@ static int on_frame_send(nghttp2_session *h2, const nghttp2_frame *frame, void *
 
     if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
         s->error = -EPROTO;
+    if (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)
+        http2_guard_progress(&s->guard);
     if (frame->hd.type != NGHTTP2_HEADERS || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
         return 0;
 
@@ -132,8 +161,10 @@ static int on_stream_close(nghttp2_session *h2, int32_t stream_id, uint32_t erro
     struct grpc_server_call *call = find_call(h2, stream_id);
     (void)error_code, (void)user;
 
-    if (call)
-        grpc_server_call_close(call);
+    if (!call)
+        return 0;
+    grpc_server_call_count_early_end(call);
+    grpc_server_call_close(call);
     return 0;
 }
 
@@ -149,6 +180,10 @@ static int send_data(nghttp2_session *h2, nghttp2_frame *frame, const uint8_t *h
     if (buffer_length(&s->output) >= s->options.output_bytes)
         return NGHTTP2_ERR_WOULDBLOCK;
     uint8_t *p = buffer_reserve(&s->output, FRAME_HEADER + len);
+    if (!p && buffer_length(&s->output) > 0) {
+        s->output.error = 0;
+        return NGHTTP2_ERR_WOULDBLOCK; /* what is there goes first, and makes room */
+    }
     if (!p)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     memcpy(p, header, FRAME_HEADER);
@@ -167,6 +202,7 @@ static nghttp2_session_callbacks *new_callbacks(void)
 
     if (nghttp2_session_callbacks_new(&c) != 0)
         return NULL;
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(c, on_invalid_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(c, on_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data_chunk);
@@ -185,12 +221,6 @@ static nghttp2_option *new_option(void)
         return NULL;
     nghttp2_option_set_no_http_messaging(o, 1);
     nghttp2_option_set_no_closed_streams(o, 1);
-#ifdef HAVE_NGHTTP2_RESET_LIMIT
-    nghttp2_option_set_stream_reset_rate_limit(o, RESETS_MAX, RESETS_PER_SECOND);
-#endif
-#ifdef HAVE_NGHTTP2_CONTINUATION_LIMIT
-    nghttp2_option_set_max_continuations(o, CONTINUATIONS_MAX);
-#endif
     return o;
 }
 
@@ -219,7 +249,10 @@ static struct grpc_server_session *allocate_session(const struct grpc_server_opt
         return NULL;
     s->options = *options;
     s->output = BUFFER_INIT_IN(options->output_bytes + OUTPUT_EXCESS, options->memory);
+    s->output.is_essential = true;
     LIST_INIT(&s->calls);
+    http2_guard_init(&s->guard);
+    s->first_us = -1;
     return s;
 }
 
@@ -270,21 +303,20 @@ void *grpc_server_session_user(const struct grpc_server_session *s)
     return s->user;
 }
 
-static int map_error(ssize_t error)
+static int map_error(const struct grpc_server_session *s, ssize_t error)
 {
+    if (s->guard.is_exceeded)
+        return -EPROTO;
     return error == NGHTTP2_ERR_NOMEM || error == NGHTTP2_ERR_CALLBACK_FAILURE ? -ENOMEM : -EPROTO;
 }
 
-int grpc_server_session_flush(struct grpc_server_session *s)
+static int make_frames(struct grpc_server_session *s)
 {
-    if (s->error || s->n_preface < PREFACE_SIZE)
-        return s->error;
-    buffer_trim(&s->output, OUTPUT_KEEP);
     while (buffer_length(&s->output) < s->options.output_bytes) {
         const uint8_t *data;
         ssize_t n = nghttp2_session_mem_send(s->h2, &data);
         if (n < 0 && !s->error)
-            s->error = map_error(n);
+            s->error = map_error(s, n);
         if (n <= 0)
             break;
         buffer_append(&s->output, data, (size_t)n);
@@ -300,9 +332,31 @@ int grpc_server_session_flush(struct grpc_server_session *s)
 static int break_off(struct grpc_server_session *s, int error, uint32_t http2_error)
 {
     if (nghttp2_session_terminate_session(s->h2, http2_error) == 0)
-        grpc_server_session_flush(s);
+        make_frames(s);
     s->error = error;
     return error;
+}
+
+int grpc_server_session_flush(struct grpc_server_session *s)
+{
+    if (s->error || s->n_preface < PREFACE_SIZE)
+        return s->error;
+    buffer_trim(&s->output, OUTPUT_KEEP);
+    if (make_frames(s) == 0 && s->guard.is_exceeded)
+        return break_off(s, -EPROTO, NGHTTP2_ENHANCE_YOUR_CALM);
+    return s->error;
+}
+
+void grpc_server_session_set_time(struct grpc_server_session *s, int64_t now_us)
+{
+    http2_guard_set_time(&s->guard, now_us);
+}
+
+int64_t grpc_server_session_midway_since(const struct grpc_server_session *s)
+{
+    if (s->n_preface < PREFACE_SIZE || !s->guard.is_greeted)
+        return s->first_us;
+    return http2_guard_midway_since(&s->guard);
 }
 
 /* Whoever comes with HTTP/1.1 or TLS should be able to read why it does not work. */
@@ -335,20 +389,59 @@ static bool check_preface(struct grpc_server_session *s, const uint8_t *data, si
     return true;
 }
 
+static bool is_useful(struct grpc_server_session *s)
+{
+    if (http2_guard_frame_type(&s->guard) != NGHTTP2_DATA ||
+        http2_guard_frame_length(&s->guard) == 0)
+        return false;
+    const struct grpc_server_call *call = find_call(s->h2, http2_guard_frame_stream(&s->guard));
+    return call && !call->is_finished;
+}
+
+/* Frame by frame: where a budget is exceeded, nothing behind that is looked at. nghttp2 gets heads
+ * whole, because it counts the pieces of a CONTINUATION's as so many frames (1.52 of Debian 12). */
+static ssize_t receive_frames(struct grpc_server_session *s, const uint8_t *data, size_t len)
+{
+    ssize_t rc = 0;
+
+    while (len > 0 && rc >= 0) {
+        struct http2_piece piece = http2_guard_follow(&s->guard, data, len);
+        if (piece.begins_frame)
+            http2_guard_frame(&s->guard, is_useful(s));
+        if (s->guard.is_exceeded)
+            return NGHTTP2_ERR_FLOODED;
+        if (piece.begins_frame)
+            rc = nghttp2_session_mem_recv(s->h2, s->guard.head, sizeof s->guard.head);
+        if (rc >= 0 && piece.n_payload > 0)
+            rc = nghttp2_session_mem_recv(s->h2, data + piece.n_head, piece.n_payload);
+        data += piece.n_head + piece.n_payload;
+        len -= piece.n_head + piece.n_payload;
+    }
+    return rc >= 0 && s->guard.is_exceeded ? NGHTTP2_ERR_FLOODED : rc;
+}
+
 int grpc_server_session_receive(struct grpc_server_session *s, const uint8_t *data, size_t len)
 {
+    size_t n_preface = s->n_preface;
+
     if (s->error)
         return s->error;
+    if (s->first_us < 0 && len > 0)
+        s->first_us = s->guard.now_us;
     if (!check_preface(s, data, len))
         return refuse_protocol(s);
+    n_preface = s->n_preface - n_preface;
 
-    ssize_t n = nghttp2_session_mem_recv(s->h2, data, len);
+    ssize_t n = n_preface ? nghttp2_session_mem_recv(s->h2, data, n_preface) : 0;
+    if (n >= 0)
+        n = receive_frames(s, data + n_preface, len - n_preface);
     if (s->error)
         return s->error;
     if (n < 0)
-        return break_off(s, map_error(n),
-                         n == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM
-                                                  : NGHTTP2_INTERNAL_ERROR);
+        return break_off(s, map_error(s, n),
+                         n == NGHTTP2_ERR_FLOODED || s->guard.is_exceeded
+                             ? NGHTTP2_ENHANCE_YOUR_CALM
+                             : NGHTTP2_INTERNAL_ERROR);
     if (nghttp2_session_get_outbound_queue_size(s->h2) > QUEUE_MAX)
         return break_off(s, -EPROTO, NGHTTP2_ENHANCE_YOUR_CALM);
     return 0;

@@ -77,9 +77,18 @@ struct grpc_server_session *grpc_server_session_free(struct grpc_server_session 
 
 void *grpc_server_session_user(const struct grpc_server_session *s);
 
+/* The time has come to be this, on any clock that does not go back: before _receive() and _flush(),
+ * and before questions about time. */
+void grpc_server_session_set_time(struct grpc_server_session *s, int64_t now_us);
+
+/* When began what the client has begun and not completed: the greeting, a frame, the headers of a
+ * call. -1: there is nothing such. Messages are not meant. */
+int64_t grpc_server_session_midway_since(const struct grpc_server_session *s);
+
 /* Bytes from the client. 0, or negative: send what the output holds, then close (-EPROTO: not
- * HTTP/2, or broken; the output then has a GOAWAY, or for HTTP/1.1 a readable 400; -ENOMEM). That
- * HTTP/2 is broken may show only in the _flush() that follows. */
+ * HTTP/2, or broken, or more than one client may ask (http2_guard.h); the output then has a GOAWAY,
+ * or for HTTP/1.1 a readable 400; -ENOMEM). Some of it may show only in the _flush() that follows.
+ */
 int grpc_server_session_receive(struct grpc_server_session *s, const uint8_t *data, size_t len);
 
 /* Makes frames of what is to be sent, until there is nothing more or the output holds
@@ -135,6 +144,16 @@ size_t grpc_server_call_pending(const struct grpc_server_call *call);
 
 /* More than high_water_bytes wait: stop producing until writable. */
 bool grpc_server_call_is_full(const struct grpc_server_call *call);
+
+/* Since when replies wait and none of them was taken, for want of window or because the output is
+ * not consumed; -1: none waits. It counts from the first such question at the latest. */
+int64_t grpc_server_call_waits_since(struct grpc_server_call *call);
+
+/* The replies that wait will never be taken: they are dropped, and the status goes out without
+ * them. It is the one given unless the call was finished with an error before. Nothing if no reply
+ * waits. */
+void grpc_server_call_drop(struct grpc_server_call *call, enum grpc_status status,
+                           const char *message);
 
 /*
  * Ends the call, once: replies that wait are sent first (status GRPC_OK, or any if there is no

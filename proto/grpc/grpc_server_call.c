@@ -41,6 +41,8 @@ struct grpc_server_call *grpc_server_call_new(struct grpc_server_session *s, int
     call->body = BUFFER_INIT_IN(SIZE_MAX, memory); /* by max_message_bytes, on the prefix */
     call->reply = BUFFER_INIT_IN(s->options.max_pending_bytes, memory);
     call->trailer = BUFFER_INIT_IN(SIZE_MAX, memory);
+    call->trailer.is_essential = true;
+    call->waits_us = -1;
     LIST_INSERT_HEAD(&s->calls, call, entry);
     return call;
 }
@@ -151,6 +153,8 @@ static void fail(struct grpc_server_call *call, enum grpc_status status, const c
 
 /* ---- Request ---- */
 
+#define SECOND_MESSAGE "more than one request message for a unary request"
+
 void grpc_server_call_begin(struct grpc_server_call *call)
 {
     const struct grpc_refusal *refusal = grpc_request_check(&call->request);
@@ -179,7 +183,7 @@ static int check_body(struct grpc_server_call *call, size_t *ret_len)
         return rc;
     }
     if (rc > 0 && buffer_length(&call->body) - GRPC_MESSAGE_PREFIX > n) {
-        fail(call, GRPC_UNIMPLEMENTED, "more than one request message for a unary request");
+        fail(call, GRPC_UNIMPLEMENTED, SECOND_MESSAGE);
         return -EBADMSG;
     }
     *ret_len = n;
@@ -193,13 +197,16 @@ void grpc_server_call_receive(struct grpc_server_call *call, const uint8_t *data
     if (call->is_finished)
         return;
     buffer_append(&call->body, data, len);
-    if (call->body.error)
+    if (call->body.error == -EMSGSIZE)
+        fail(call, GRPC_UNIMPLEMENTED, SECOND_MESSAGE);
+    else if (call->body.error)
         fail(call, GRPC_RESOURCE_EXHAUSTED,
              call->body.error == -EDQUOT ? "the request does not fit into the memory limit of this "
                                            "connection, user or daemon"
                                          : "no memory for the request");
-    else
-        check_body(call, &n);
+    else if (check_body(call, &n) == 0 && buffer_length(&call->body) >= GRPC_MESSAGE_PREFIX)
+        call->body.limit_bytes =
+            GRPC_MESSAGE_PREFIX + grpc_message_length(buffer_bytes(&call->body));
 }
 
 void grpc_server_call_receive_end(struct grpc_server_call *call)
@@ -224,11 +231,19 @@ void grpc_server_call_receive_end(struct grpc_server_call *call)
     buffer_done(&body);
 }
 
+void grpc_server_call_count_early_end(struct grpc_server_call *call)
+{
+    if (!call->is_counted && !call->is_sent && !call->session->is_drained)
+        http2_guard_reset(&call->session->guard);
+    call->is_counted = true;
+}
+
 void grpc_server_call_count_empty(struct grpc_server_call *call)
 {
     if (++call->n_empty != EMPTY_FRAMES_MAX)
         return;
     call->is_finished = true;
+    grpc_server_call_count_early_end(call);
     reset(call, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
@@ -254,7 +269,7 @@ static ssize_t read_reply(nghttp2_session *h2, int32_t stream_id, uint8_t *buf, 
     size_t n = call->ready < length ? call->ready : length;
     (void)buf, (void)user;
 
-    if (n == 0 && !call->is_finished)
+    if (call->is_dropped || (n == 0 && !call->is_finished))
         return NGHTTP2_ERR_DEFERRED;
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (n == call->ready && call->is_finished) {
@@ -293,6 +308,8 @@ int grpc_server_call_message_end(struct grpc_server_call *call)
     }
     grpc_message_write_prefix(buffer_bytes(&call->reply) + call->ready,
                               (uint32_t)(length - call->ready - GRPC_MESSAGE_PREFIX));
+    if (call->ready == 0)
+        call->waits_us = -1;
     call->ready = length;
     if (call->ready > call->session->options.high_water_bytes)
         call->is_full = true;
@@ -309,12 +326,42 @@ void grpc_server_call_consume(struct grpc_server_call *call, size_t n)
 
     buffer_consume(&call->reply, n);
     call->ready -= n;
+    call->waits_us = call->session->guard.now_us;
     buffer_trim(&call->reply, high);
     if (!call->is_full || call->ready > high / 2)
         return;
     call->is_full = false;
     if (!call->is_finished)
         call->session->handler->writable(call);
+}
+
+int64_t grpc_server_call_waits_since(struct grpc_server_call *call)
+{
+    if (call->ready == 0)
+        return -1;
+    if (call->waits_us < 0)
+        call->waits_us = call->session->guard.now_us;
+    return call->waits_us;
+}
+
+/* The trailers overtake what waits: HEADERS need no window. */
+void grpc_server_call_drop(struct grpc_server_call *call, enum grpc_status status,
+                           const char *message)
+{
+    nghttp2_nv headers[STATUS_HEADERS_MAX];
+
+    if (call->is_closed || call->ready == 0)
+        return;
+    if (!call->is_finished || call->status == GRPC_OK) {
+        buffer_done(&call->trailer);
+        set_status(call, status, message, NULL, 0);
+    }
+    buffer_done(&call->reply);
+    call->ready = 0;
+    call->is_full = false;
+    call->is_dropped = true;
+    check_submitted(call, nghttp2_submit_trailer(call->session->h2, call->stream_id, headers,
+                                                 status_headers(call, headers)));
 }
 
 /* ---- Getters ---- */

@@ -10,12 +10,15 @@
 
 #include "grpc_request.h"
 #include "grpc_server.h"
+#include "http2_guard.h"
 
 struct grpc_server_session {
     nghttp2_session *h2;
     const struct grpc_server_handler *handler;
     void *user;
     struct grpc_server_options options;
+    struct http2_guard guard;
+    int64_t first_us; /* when the first byte came */
     struct buffer output;
     LIST_HEAD(, grpc_server_call) calls;
     size_t n_calls;   /* begun and not ended */
@@ -37,6 +40,8 @@ struct grpc_server_call {
     bool was_reset;   /* by the client */
     bool is_closed;   /* the stream is gone */
     bool is_full;     /* writable is owed */
+    bool is_counted;  /* as one that ended early */
+    bool is_dropped;  /* its trailers were submitted, though replies waited */
     unsigned n_empty; /* frames of the client that brought nothing */
 
     struct grpc_request request;
@@ -44,6 +49,7 @@ struct grpc_server_call {
 
     struct buffer reply; /* framed messages */
     size_t ready;        /* bytes of it that may be sent: without a message that is being written */
+    int64_t waits_us;    /* since when none of them was taken; -1: not known yet */
 
     enum grpc_status status;
     struct buffer trailer; /* grpc-message and grpc-status-details-bin, as sent */
@@ -60,6 +66,9 @@ void grpc_server_call_close(struct grpc_server_call *call);
 void grpc_server_call_begin(struct grpc_server_call *call);
 void grpc_server_call_receive(struct grpc_server_call *call, const uint8_t *data, size_t len);
 void grpc_server_call_receive_end(struct grpc_server_call *call);
+
+/* It has ended, or will, before its status was sent. */
+void grpc_server_call_count_early_end(struct grpc_server_call *call);
 
 /* A frame that brought nothing and ended nothing. */
 void grpc_server_call_count_empty(struct grpc_server_call *call);

@@ -14,7 +14,7 @@ static void *settle(struct memory *m, void *p, size_t charged)
         memory_release(m, charged - size);
         return p;
     }
-    if (memory_charge(m, size - charged))
+    if (memory_charge_essential(m, size - charged))
         return p;
     free(p);
     memory_release(m, charged);
@@ -23,14 +23,14 @@ static void *settle(struct memory *m, void *p, size_t charged)
 
 static void *http2_malloc(size_t size, void *m)
 {
-    return memory_charge(m, size) ? settle(m, malloc(size), size) : NULL;
+    return memory_charge_essential(m, size) ? settle(m, malloc(size), size) : NULL;
 }
 
 static void *http2_calloc(size_t n, size_t size, void *m)
 {
     size_t total;
 
-    if (__builtin_mul_overflow(n, size, &total) || !memory_charge(m, total))
+    if (__builtin_mul_overflow(n, size, &total) || !memory_charge_essential(m, total))
         return NULL;
     return settle(m, calloc(n, size), total);
 }
@@ -39,6 +39,10 @@ static void http2_free(void *p, void *m)
 {
     size_t size = p ? malloc_usable_size(p) : 0;
 
+    /* Headers are decoded into it, and metadata may hold a key. One that the client did not send as
+     * never indexed stays in HPACK's table until others push it out or the connection ends. */
+    if (p)
+        explicit_bzero(p, size);
     free(p);
     memory_release(m, size);
 }

@@ -1,5 +1,5 @@
 /*
- * nghttp2's own allocations, charged to an account.
+ * nghttp2's own allocations, charged to an account as essential: without them the connection ends.
  */
 #ifndef HTTP2_MEMORY_H
 #define HTTP2_MEMORY_H

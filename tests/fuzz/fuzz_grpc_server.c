@@ -43,10 +43,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     static const struct grpc_server_handler handler = {on_begin, on_request, on_writable, on_end};
+    struct memory memory = MEMORY_INIT(1 << 20, NULL);
+    struct grpc_server_options options = grpc_server_options_default;
     struct grpc_server_session *session;
 
-    if (size == 0 ||
-        grpc_server_session_new(&grpc_server_options_default, &handler, NULL, &session) < 0)
+    /* Some have to do with hardly more than the session itself needs. */
+    if (size > 0 && data[0] & 2)
+        memory.limit = 16384;
+    options.memory = &memory;
+    if (size == 0 || grpc_server_session_new(&options, &handler, NULL, &session) < 0)
         return 0;
     size_t piece = (size_t)data[0] + 1;
     int r = data[0] & 1 ? 0
@@ -62,6 +67,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         buffer_consume(output, buffer_length(output));
     }
     grpc_server_session_free(session);
+    if (memory.used != 0)
+        abort();
     if (n_begun != n_ended)
         abort();
     return 0;

@@ -9,6 +9,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char key[] = "sk-0123456789abcdef";
 
+static const uint8_t request[] =
+    "{\"model\":\"gpt-x\",\"prompt\":[\"Once upon a time\",[1,2]],\"stop\":\"\\u0000\\n stop\"}";
+
 static void check(const char *text, size_t size)
 {
     size_t len = strnlen(text, size);
@@ -32,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (data[0] & 0x80)
         translate_error_event(&body, &len);
     translate_error(statuses[(data[0] & 0x7f) % (sizeof statuses / sizeof *statuses)], body, len,
-                    key, &error);
+                    key, request, sizeof request - 1, &error);
     check(error.type, sizeof error.type);
     check(error.param, sizeof error.param);
     check(error.code, sizeof error.code);

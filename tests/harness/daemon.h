@@ -26,9 +26,11 @@ struct daemon_options {
     const char *const *arguments;   /* behind --config FILE */
     const char *const *environment; /* NAME=value, added to a clean one */
     int listen_fd;                  /* passed as systemd does, if above 0 */
-    bool no_config;                 /* leave --config out */
-    bool no_listen;                 /* leave --listen out */
-    bool no_notify;                 /* leave NOTIFY_SOCKET out: nothing can be awaited */
+    int stderr_fd;  /* above 0: stdout and stderr; -1: neither they nor stdin are open;
+                     * 0: the log */
+    bool no_config; /* leave --config out */
+    bool no_listen; /* leave --listen out */
+    bool no_notify; /* leave NOTIFY_SOCKET out: nothing can be awaited */
 };
 
 /* Makes the directory; nothing is started. config may be NULL, to be written later. */

@@ -6,12 +6,14 @@
 #ifndef HTTP2_PEER_H
 #define HTTP2_PEER_H
 
-#include <cmocka.h>
-#include <nghttp2/nghttp2.h>
+/* cmocka wants these four before itself. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
+#include <nghttp2/nghttp2.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "environment.h"
 
 struct fixture {
     char directory[64], path[96];
@@ -57,8 +58,12 @@ static struct config *load(struct fixture *f, const char *text)
     struct config_error error = {""};
 
     write_file(f->path, text);
-    if (config_load(f->path, &c, &error) < 0)
+    struct environment environment;
+
+    environment_take(&environment);
+    if (config_load(f->path, &environment, &c, &error) < 0)
         fail_msg("%s", error.text);
+    environment_done(&environment);
     return c;
 }
 
@@ -68,7 +73,11 @@ static void refuse(struct fixture *f, const char *text, const char *where, const
     struct config_error error = {""};
 
     write_file(f->path, text);
-    assert_true(config_load(f->path, &c, &error) < 0);
+    struct environment environment;
+
+    environment_take(&environment);
+    assert_true(config_load(f->path, &environment, &c, &error) < 0);
+    environment_done(&environment);
     assert_null(c);
     if (where) {
         char prefix[128];
@@ -89,6 +98,9 @@ static void empty_file_means_the_environment(void **state)
     assert_string_equal(c->upstreams[0]->url, "https://api.openai.com/v1/completions");
     assert_null(c->upstreams[0]->key);
     assert_int_equal(c->drain_timeout_us, 30000000);
+    assert_int_equal(c->caller_first_byte_timeout_us, 10000000);
+    assert_int_equal(c->caller_request_timeout_us, 30000000);
+    assert_int_equal(c->caller_stall_timeout_us, 60000000);
     assert_int_equal(c->log_level, LOG_INFO);
     config_unref(c);
 
@@ -242,9 +254,9 @@ static void a_given_file_must_exist(void **state)
     struct config *c;
     struct config_error error;
 
-    assert_int_equal(config_load(f->path, &c, &error), -ENOENT);
+    assert_int_equal(config_load(f->path, NULL, &c, &error), -ENOENT);
     assert_non_null(strstr(error.text, f->path));
-    assert_true(config_load(f->directory, &c, &error) < 0);
+    assert_true(config_load(f->directory, NULL, &c, &error) < 0);
 }
 
 static void keys_that_others_can_read_are_refused(void **state)
@@ -254,13 +266,13 @@ static void keys_that_others_can_read_are_refused(void **state)
         mode_t mode;
         const char *what;
     } cases[] = {
-        {"sk-x", 0644, "others may read it"},
-        {"sk-x", 0602, "others may read it"},
-        {"", 0600, "not a key"},
-        {"\n\n", 0600, "not a key"},
-        {"two words", 0600, "not a key"},
-        {"sk-\x80", 0600, "not a key"},
-        {"a\nb", 0600, "not a key"},
+        {"sk-x", 0644, "others may read"},
+        {"sk-x", 0602, "others may read"},
+        {"", 0600, "it is empty"},
+        {"\n\n", 0600, "it is empty"},
+        {"two words", 0600, "not one line"},
+        {"sk-\x80", 0600, "not one line"},
+        {"a\nb", 0600, "not one line"},
     };
     struct fixture *f = *state;
     char key[128], text[256];
@@ -278,12 +290,12 @@ static void keys_that_others_can_read_are_refused(void **state)
     large[sizeof large - 1] = '\0';
     write_file(key, large);
     assert_int_equal(chmod(key, 0600), 0);
-    refuse(f, text, NULL, "not a key");
+    refuse(f, text, NULL, "longer than 3072");
 
     /* Must not wait for a writer. */
     assert_int_equal(unlink(key), 0);
     assert_int_equal(mkfifo(key, 0600), 0);
-    refuse(f, text, NULL, "not a key");
+    refuse(f, text, NULL, "not a regular file");
 }
 
 static void a_credential_is_looked_up_by_name(void **state)

@@ -36,6 +36,26 @@ static void a_charge_counts_in_the_whole_chain_or_nowhere(void **state)
     memory_release(NULL, 1);
 }
 
+static void what_is_essential_may_take_an_eighth_more(void **state)
+{
+    struct memory all = MEMORY_INIT(SIZE_MAX, NULL), one = MEMORY_INIT(80, &all);
+    struct buffer b = BUFFER_INIT_IN(10, &one);
+    (void)state;
+
+    assert_true(memory_charge(&one, 80));
+    buffer_append(&b, "0123456789", 10);
+    assert_int_equal(b.error, -EDQUOT);
+    buffer_done(&b);
+    b.is_essential = true;
+    buffer_append(&b, "0123456789", 10);
+    assert_int_equal(b.error, 0);
+    assert_int_equal(all.used, 90);
+    assert_false(memory_charge_essential(&one, 1));
+    assert_false(memory_charge(&one, 0));
+    buffer_done(&b);
+    assert_int_equal(one.used, 80);
+}
+
 static void a_buffer_charges_its_capacity(void **state)
 {
     struct memory m = MEMORY_INIT(10000, NULL);
@@ -110,6 +130,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_charge_counts_in_the_whole_chain_or_nowhere),
+        cmocka_unit_test(what_is_essential_may_take_an_eighth_more),
         cmocka_unit_test(a_buffer_charges_its_capacity),
         cmocka_unit_test(a_used_up_account_stops_the_buffer),
         cmocka_unit_test(the_capacity_goes_not_beyond_the_limit),

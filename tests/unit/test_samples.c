@@ -193,7 +193,7 @@ static void view_error(struct view *view, const uint8_t *data, size_t len)
 {
     struct translate_error e;
 
-    translate_error(0, data, len, NULL, &e);
+    translate_error(0, data, len, NULL, NULL, 0, &e);
     buffer_printf(&view->text, "%s %s%s type=%s code=%s message=%s\n",
                   e.status == GRPC_INTERNAL ? "INTERNAL" : "other", e.reason,
                   e.retryable ? " retryable" : "", e.type, e.code, e.message);
