@@ -141,6 +141,16 @@ void daemon_start(struct daemon *d, const struct daemon_options *options)
     daemon_await(d, "READY=1");
 }
 
+void daemon_add_asan_option(const char *option)
+{
+    const char *before = getenv("ASAN_OPTIONS");
+    char *options;
+
+    assert_true(asprintf(&options, "%s%s%s", before ? before : "", before ? ":" : "", option) > 0);
+    setenv("ASAN_OPTIONS", options, 1);
+    free(options);
+}
+
 /* ---- Events ---- */
 
 static bool has_line(const char *text, const char *line)
