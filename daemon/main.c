@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -385,6 +386,8 @@ static int serve(struct daemon *d)
 
     if (r < 0)
         log_error(&d->log, "there is no event loop: %s", strerror(-r));
+    /* Nobody inherits what libcurl made for itself by now. An old kernel can't do that. */
+    (void)close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     if (r == 0)
         r = configure(d);
     if (r == 0)

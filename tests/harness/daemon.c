@@ -62,7 +62,8 @@ static size_t append_list(const char **list, size_t n, const char *const *more)
 static void run_child(const struct daemon *d, const struct daemon_options *o, pid_t parent,
                       const char **arguments, const char **environment, char *listen_pid)
 {
-    int log = o->stderr_fd > 0 ? o->stderr_fd : open(d->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    int log = o->stderr_fd > 0 ? o->stderr_fd
+                               : open(d->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || log < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
