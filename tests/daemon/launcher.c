@@ -42,16 +42,19 @@ static void pass(const char *list)
             break;
     }
     for (int i = 0; i < n; i++)
+        check(fcntl(fds[i], F_SETFD, FD_CLOEXEC), "F_SETFD");
+    for (int i = 0; i < n; i++)
         check(fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3 + n), "F_DUPFD_CLOEXEC");
     for (int i = 0; i < n; i++)
         check(dup2(fds[i], 3 + i), "dup2");
 }
 
-/* All below this number are open. */
+/* All below this number are open, and none that exec() closes is among them. */
 static void fill(int below)
 {
     int fd;
 
+    close_range(3, ~0U, 0);
     do
         check(fd = open("/dev/null", O_RDWR), "/dev/null");
     while (fd < below - 1);
@@ -109,7 +112,6 @@ static const struct {
     {"mlock", SYS_mlock},
     {"mlock2", SYS_mlock2},
     {"madvise", SYS_madvise},
-    {"prlimit64", SYS_prlimit64},
     {"close_range", SYS_close_range},
     {"memfd_secret", 447},
     {"landlock_create_ruleset", 444},
@@ -131,19 +133,39 @@ static int number_of(const char *name)
     exit(BROKEN);
 }
 
+static void filter(struct sock_filter *instructions, size_t n)
+{
+    struct sock_fprog program = {.len = (unsigned short)n, .filter = instructions};
+
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS");
+    check((int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
+}
+
 static void refuse(const char *name, int error)
 {
-    struct sock_filter filter[] = {
+    struct sock_filter instructions[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number_of(name), 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {.len = sizeof filter / sizeof *filter, .filter = filter};
 
-    check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS");
-    /* Not by prctl(), which may be refused by now. */
-    check((int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
+    filter(instructions, sizeof instructions / sizeof *instructions);
+}
+
+/* prlimit64() with a new limit; asking for the old one is allowed. */
+static void refuse_setrlimit(void)
+{
+    struct sock_filter instructions[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+
+    filter(instructions, sizeof instructions / sizeof *instructions);
 }
 
 /* ---- Options ---- */
@@ -166,6 +188,8 @@ static void carry_out(const char *option, const char *value)
         shift_monotonic(value);
     else if (!strcmp(option, "--memlock"))
         limit(RLIMIT_MEMLOCK, strtoul(value, NULL, 10));
+    else if (!strcmp(option, "--eperm") && !strcmp(value, "setrlimit"))
+        refuse_setrlimit();
     else if (!strcmp(option, "--eperm"))
         refuse(value, EPERM);
     else if (!strcmp(option, "--enosys"))
