@@ -20,6 +20,8 @@ enum { FINISH_US = 250000, FINISH_BYTES = 65536 };
 /* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
 enum { HEAD_MAX_BYTES = 256 << 10 };
 
+enum { DAY_S = 86400 };
+
 enum transfer_state {
     TRANSFER_RUNNING,
     TRANSFER_FINISHING, /* the caller is done with it; the response is not */
@@ -98,7 +100,8 @@ static void copy_header(CURL *easy, const char *name, char *out, size_t size)
     out[n] = '\0';
 }
 
-/* Seconds or a date. What does not fit counts as not said. */
+/* Seconds or a date. What does not fit counts as not said. A date is as good as the two clocks:
+ * nobody is told to wait for years because one of them is wrong. */
 static int64_t retry_after_ms(CURL *easy)
 {
     char text[64] = "", *end;
@@ -115,7 +118,11 @@ static int64_t retry_after_ms(CURL *easy)
         return number >= 0 && number < 1e9 ? (int64_t)(number * 1000) : -1;
     time_t date = *text ? curl_getdate(text, NULL) : -1;
     time_t now = time(NULL);
-    return date < 0 ? -1 : date <= now ? 0 : (int64_t)(date - now) * 1000;
+    if (date < 0)
+        return -1;
+    return date <= now          ? 0
+           : date - now < DAY_S ? (int64_t)(date - now) * 1000
+                                : DAY_S * INT64_C(1000);
 }
 
 static void report_head(struct transfer *t)

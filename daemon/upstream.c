@@ -4,6 +4,7 @@
 #include "upstream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,6 +210,13 @@ static bool set_proxy(CURL *easy, const char *proxy)
            curl_easy_setopt(easy, CURLOPT_NOPROXY, "") == CURLE_OK;
 }
 
+/* libcurl's own sockets would be inherited. */
+static int on_socket(void *user, curl_socket_t fd, curlsocktype purpose)
+{
+    (void)user, (void)purpose;
+    return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? CURL_SOCKOPT_ERROR : CURL_SOCKOPT_OK;
+}
+
 /* Options that hold for every request to this server. */
 static CURL *easy_new(const struct upstream *u)
 {
@@ -222,6 +230,7 @@ static CURL *easy_new(const struct upstream *u)
         curl_easy_setopt(easy, CURLOPT_CURLU, u->url) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_USERAGENT, "completiond/" COMPLETIOND_VERSION) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket) == CURLE_OK &&
         set_proxy(easy, s->proxy) &&
         (!s->unix_path ||
          curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, s->unix_path) == CURLE_OK) &&
