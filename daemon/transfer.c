@@ -197,6 +197,7 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
         return CURL_PREREQFUNC_ABORT;
     }
     t->n_sent++;
+    t->multi_user.is_sent = true;
     if (t->upstream->breaker.n_failures > 0)
         upstream_report(t->upstream, true);
     return CURL_PREREQFUNC_OK;
@@ -372,6 +373,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     t->handler = handler;
     t->user = user;
     t->multi_user.ended = on_ended;
+    t->multi_user.is_alone = u->settings->http_version != CONFIG_HTTP_2 || !upstream_has_http_2();
     t->release.run = run_release;
     t->resume.run = run_resume;
     t->start_us = worker_now_us();
@@ -396,8 +398,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, on_send);
     curl_easy_setopt(t->easy, CURLOPT_PREREQDATA, t);
-    curl_easy_setopt(t->easy, CURLOPT_PRIVATE, &t->multi_user);
-    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy) < 0) {
+    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy, &t->multi_user) < 0) {
         transfer_free(t);
         return -ENOMEM;
     }
