@@ -6,8 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "worker.h"
-
 struct multi {
     struct worker *worker;
     CURLM *curl;
@@ -117,6 +115,7 @@ static void socket_unlink(struct multi_user *user)
 {
     struct multi_socket *s = user->socket;
 
+    worker_cancel(user->multi->worker, &user->nudge);
     if (!s)
         return;
     if (!user->is_sent) {
@@ -130,17 +129,34 @@ static void socket_unlink(struct multi_user *user)
         shutdown(event_get_fd(&s->event), SHUT_RDWR);
 }
 
+/* Having given up an address libcurl (7.88.1 at least) sets about the next one only when it is
+ * called again, and asks for that by neither socket nor timer. */
+static void run_nudge(struct task *task)
+{
+    struct multi_user *user = container_of(task, struct multi_user, nudge);
+
+    curl_easy_pause(user->easy, CURLPAUSE_ALL);
+    curl_easy_pause(user->easy, CURLPAUSE_CONT);
+}
+
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct multi_user *u = user;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     struct multi_socket *s;
+    short armed = 0;
 
     (void)purpose;
+    u->connects(u);
     if (fd < 0)
         return CURL_SOCKET_BAD;
+    /* One that was closed without a word: libcurl thinks that it is polled already. */
+    if (socket_get(u->multi, fd))
+        armed = socket_get(u->multi, fd)->armed;
     s = socket_new(u->multi, fd);
-    if (!s) {
+    if (!s || socket_arm(s, armed) < 0) {
+        if (s)
+            socket_free(s);
         close(fd);
         return CURL_SOCKET_BAD;
     }
@@ -231,16 +247,18 @@ static int socket_changed(CURL *easy, curl_socket_t fd, int what, void *user, vo
     struct multi_user *transfer = NULL;
 
     (void)socket_user;
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&transfer);
     if (what == CURL_POLL_REMOVE) {
         if (s && s->is_connection)
             socket_arm(s, 0);
         else if (s)
             socket_free(s);
+        if (transfer && transfer->is_alone && !transfer->is_sent)
+            worker_defer(m->worker, &transfer->nudge);
         return 0;
     }
     if (!s && !(s = socket_new(m, fd)))
         return -1;
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&transfer);
     socket_link(s, transfer);
     s->is_idle = false;
     return socket_arm(
@@ -304,6 +322,8 @@ struct multi *multi_free(struct multi *m)
 int multi_add(struct multi *m, CURL *easy, struct multi_user *user)
 {
     user->multi = m;
+    user->easy = easy;
+    user->nudge.run = run_nudge;
     curl_easy_setopt(easy, CURLOPT_PRIVATE, user);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, user);

@@ -12,9 +12,10 @@
 #include <curl/curl.h>
 #include <stdbool.h>
 
+#include "worker.h"
+
 struct multi;
 struct multi_socket;
-struct worker;
 
 /* 0 or -ENOMEM. */
 int multi_new(struct worker *worker, struct multi **ret);
@@ -28,10 +29,15 @@ struct multi *multi_free(struct multi *m);
  */
 struct multi_user {
     void (*ended)(struct multi_user *user, CURLcode result);
-    bool is_alone;               /* its connection is nobody else's meanwhile, as in HTTP/1.1 */
-    bool is_sent;                /* to be set whenever a connection is there and about to be used */
-    struct multi *multi;         /* multi's own, as the next one */
+    /* Connects to the next of its addresses; inside libcurl. */
+    void (*connects)(struct multi_user *user);
+    bool is_alone; /* its connection is nobody else's meanwhile, as in HTTP/1.1 */
+    bool is_sent;  /* to be set whenever a connection is there and about to be used */
+    /* multi's own. */
+    struct multi *multi;
+    CURL *easy;
     struct multi_socket *socket; /* where it is alone */
+    struct task nudge;
 };
 int multi_add(struct multi *m, CURL *easy, struct multi_user *user);
 
