@@ -26,7 +26,7 @@ void *REAL(malloc)(size_t size);
 void *REAL(calloc)(size_t n, size_t size);
 void *REAL(realloc)(void *p, size_t size);
 
-static struct {
+static _Thread_local struct {
     bool on, for_ever, failed;
     unsigned n, fail_at;
 } meter;

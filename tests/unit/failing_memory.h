@@ -1,6 +1,6 @@
 /*
  * Allocations that fail when the test says so: malloc() and its kin, for all that the program is
- * linked with, libraries too. Not for more than one thread.
+ * linked with, libraries too. Other threads get what they ask for.
  *
  *     for (struct failing_memory m = {0}; failing_memory_next(&m);) {
  *         failing_memory_begin(&m);
