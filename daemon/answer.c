@@ -288,6 +288,11 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
         reason = "UPSTREAM_TLS";
         what = "can't be trusted (check its certificate, base_url and ca_file)";
         break;
+    case TRANSFER_TLS_FAILED:
+        reason = "UPSTREAM_TLS";
+        what =
+            "failed to negotiate TLS (check base_url, and that the server speaks TLS 1.2 or 1.3)";
+        break;
     case TRANSFER_CONNECT_TIMEOUT:
         reason = "UPSTREAM_TIMEOUT";
         what = "did not accept a connection in time";

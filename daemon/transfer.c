@@ -229,7 +229,7 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
 
 enum transfer_phase upstream_phase(const struct transfer *t)
 {
-    curl_off_t resolved = 0, connected = 0;
+    curl_off_t resolved = 0;
 
     if (t->body_seen)
         return TRANSFER_BODY;
@@ -238,8 +238,9 @@ enum transfer_phase upstream_phase(const struct transfer *t)
     if (t->n_sent > 0)
         return TRANSFER_SEND;
     curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
-    curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected);
-    return connected > 0 ? TRANSFER_TLS : resolved > 0 ? TRANSFER_CONNECT : TRANSFER_RESOLVE;
+    return t->multi_user.is_connected ? TRANSFER_TLS
+           : resolved > 0             ? TRANSFER_CONNECT
+                                      : TRANSFER_RESOLVE;
 }
 
 static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
@@ -260,6 +261,7 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
     case CURLE_OPERATION_TIMEDOUT:
         return TRANSFER_CONNECT_TIMEOUT;
     case CURLE_SSL_CONNECT_ERROR:
+        return TRANSFER_TLS_FAILED;
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
     case CURLE_PEER_FAILED_VERIFICATION:
@@ -279,7 +281,9 @@ static void transfer_report(struct transfer *t, enum transfer_outcome outcome, c
     const struct transfer_handler *handler = t->handler;
     struct transfer_result result = {
         .outcome = outcome,
-        .phase = upstream_phase(t),
+        .phase = outcome == TRANSFER_TLS_REFUSED || outcome == TRANSFER_TLS_FAILED
+                     ? TRANSFER_TLS
+                     : upstream_phase(t),
         .n_sent = t->n_sent,
         .reason = reason,
     };
