@@ -192,6 +192,16 @@ static bool on_event(void *user, const uint8_t *data, size_t len)
     return reply_with(user, data, len, false);
 }
 
+/* Who goes on behind [DONE] is not to be asked on the same connection. */
+static void finish_done(struct call *call)
+{
+    if (call->transfer && sse_parser_has_surplus(&call->sse)) {
+        upstream_cancel(call->transfer);
+        call->transfer = NULL;
+    }
+    call_finish(call);
+}
+
 /* [DONE] without an error before it is the only proof that a stream is whole. */
 static void check_events(struct call *call, int r)
 {
@@ -204,7 +214,7 @@ static void check_events(struct call *call, int r)
     else if (sse_parser_is_done(&call->sse) && call->n_replies == 0 && call->saw_other_events)
         fail_without_choices(call);
     else if (sse_parser_is_done(&call->sse))
-        call_finish(call);
+        finish_done(call);
 }
 
 static void on_data(void *user, const uint8_t *data, size_t len)

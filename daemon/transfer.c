@@ -14,8 +14,8 @@
 #include "upstream_internal.h"
 #include "worker.h"
 
-/* How long, and how many bytes, a finished stream gets to come to the end of its response. */
-enum { FINISH_US = 250000, FINISH_BYTES = 65536 };
+/* How long, and how many line ends, a finished stream gets to come to the end of its response. */
+enum { FINISH_US = 250000, FINISH_BYTES = 64 };
 
 /* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
 enum { HEAD_MAX_BYTES = 256 << 10 };
@@ -188,6 +188,16 @@ static size_t on_header(char *line, size_t size, size_t n, void *user)
     return t->state == TRANSFER_ENDED ? 0 : n;
 }
 
+/* Who says more than that it has ended is not to be asked on the same connection. */
+static size_t discard(struct transfer *t, const char *data, size_t n)
+{
+    t->n_discarded += n;
+    for (size_t i = 0; i < n && t->n_discarded <= FINISH_BYTES; i++)
+        if (data[i] != '\r' && data[i] != '\n')
+            return 0;
+    return t->n_discarded <= FINISH_BYTES ? n : 0;
+}
+
 static size_t on_data(char *data, size_t size, size_t n, void *user)
 {
     struct transfer *t = user;
@@ -196,7 +206,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
     if (t->state == TRANSFER_ENDED)
         return 0;
     if (t->state == TRANSFER_FINISHING)
-        return (t->n_discarded += n) > FINISH_BYTES ? 0 : n;
+        return discard(t, data, n);
     if (t->pause) {
         t->is_paused = true;
         return CURL_WRITEFUNC_PAUSE;
