@@ -18,7 +18,7 @@
 enum { FINISH_US = 250000, FINISH_BYTES = 64 };
 
 /* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
-enum { HEAD_MAX_BYTES = 256 << 10 };
+enum { HEAD_MAX_BYTES = 256 << 10, FOLD_BYTES = 4 << 10 };
 
 enum transfer_state {
     TRANSFER_RUNNING,
@@ -180,6 +180,9 @@ static size_t on_header(char *line, size_t size, size_t n, void *user)
     (void)size;
     t->last_byte_us = worker_now_us();
     t->n_head_bytes += n;
+    /* libcurl copies all that it has of the head for each line that goes on with the one before. */
+    if (n > 0 && (*line == ' ' || *line == '\t'))
+        t->n_head_bytes += FOLD_BYTES;
     if (t->n_head_bytes > HEAD_MAX_BYTES)
         return 0;
     /* The empty line behind the headers; 1xx and trailers have one too. */
@@ -259,7 +262,7 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
         return TRANSFER_NOT_RESENT;
     if (t->lookup_answer == LOOKUP_TOO_MANY)
         return TRANSFER_LOOKUPS_HANG;
-    if (t->n_head_bytes > HEAD_MAX_BYTES && !t->body_seen)
+    if (t->n_head_bytes > HEAD_MAX_BYTES)
         return TRANSFER_HEAD_TOO_LARGE;
     switch (code) {
     case CURLE_OK:
