@@ -281,6 +281,70 @@ static void test_handshake_that_stops_at_any_record(void **state)
     expect_handshakes(s, true);
 }
 
+/* ---- On the way ---- */
+
+/* A proxy: passes bytes on to where it is asked to, and never looks at them. */
+static void tunnel(struct fake_connection *c)
+{
+    const char *port;
+    uint8_t bytes[65536];
+    ssize_t n;
+
+    if (!fake_read_request(c) || strncmp(c->head, "CONNECT ", 8) || !(port = strchr(c->head, ':')))
+        return;
+    int back = connect_to((unsigned)strtoul(port + 1, NULL, 10));
+    struct pollfd fds[2] = {{c->fd, POLLIN, 0}, {back, POLLIN, 0}};
+    bool goes_on = back >= 0 && fake_print(c, "HTTP/1.1 200 Go on\r\n\r\n");
+    while (goes_on && poll(fds, 2, -1) > 0) {
+        if (fds[0].revents)
+            goes_on = pass_bytes(c, back);
+        if (goes_on && fds[1].revents)
+            goes_on =
+                (n = recv(back, bytes, sizeof bytes, 0)) > 0 && fake_write(c, bytes, (size_t)n);
+    }
+    if (back >= 0)
+        close(back);
+}
+
+static void test_through_a_proxy_and_with_an_odd_environment(void **state)
+{
+    static const char *const names[] = {"good", NULL};
+    struct scene *s = *state;
+    struct front front;
+    char settings[512], key_log[160], bundle[160];
+    const char *const environment[] = {key_log, bundle, NULL};
+    struct rpc_result result;
+
+    prepare_certificates(s);
+    snprintf(key_log, sizeof key_log, "SSLKEYLOGFILE=%s/secrets", s->daemon.directory.path);
+    snprintf(bundle, sizeof bundle, "CURL_CA_BUNDLE=%s/none.pem", s->daemon.directory.path);
+    struct fake *back = fake_new(NULL, serve, NULL), *proxy = fake_new(NULL, tunnel, NULL);
+    front_start(&front, s->daemon.directory.path, back, names);
+    snprintf(settings, sizeof settings,
+             "base_url = https://127.0.0.1:%u/v1\nca_file = %s\nproxy = %.*s\n", front.ports[0],
+             directory_path(&s->daemon.directory, "ca.pem"), (int)strlen(fake_base_url(proxy)) - 3,
+             fake_base_url(proxy));
+    scene_prepare(s, serve, NULL, settings);
+    daemon_start(&s->daemon, &(struct daemon_options){.environment = environment});
+    rpc_connect(&s->rpc, s->daemon.socket);
+    for (int i = 0; i < 3; i++) {
+        call(s, "m", &result);
+        rpc_assert_ok(&result, "whole");
+        rpc_result_done(&result);
+    }
+    assert_int_equal(fake_count(back, FAKE_REQUESTED), 3);
+    assert_int_equal(fake_count(proxy, FAKE_REQUESTED), 1);
+    char *head = fake_last_head(proxy);
+    assert_null(strstr(head, SCENE_SECRET));
+    free(head);
+    /* What could undo the encryption is not written down. */
+    assert_int_not_equal(access(key_log + strlen("SSLKEYLOGFILE="), F_OK), 0);
+    scene_stop(s);
+    front_stop(&front);
+    fake_free(proxy);
+    fake_free(back);
+}
+
 /* ---- Answers ---- */
 
 /* Only the end of the connection says where the body ends, and it comes too early. */
@@ -318,6 +382,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         scene_test(test_who_can_not_be_trusted_gets_nothing),
         scene_test(test_handshake_that_stops_at_any_record),
+        scene_test(test_through_a_proxy_and_with_an_odd_environment),
         scene_test(test_body_that_ends_early_is_no_answer),
     };
 
