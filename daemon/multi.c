@@ -142,12 +142,13 @@ static void run_nudge(struct task *task)
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct multi_user *u = user;
-    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     struct multi_socket *s;
     short armed = 0;
 
     (void)purpose;
-    u->connects(u);
+    if (!u->connects(u, &address->addr))
+        return CURL_SOCKET_BAD;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
     /* One that was closed without a word: libcurl thinks that it is polled already. */

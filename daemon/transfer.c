@@ -41,7 +41,7 @@ struct transfer {
     struct task release, resume;
     enum transfer_state state;
     bool in_multi, pause, is_paused, head_seen, body_seen;
-    bool not_resent;
+    bool not_resent, is_misled;
     unsigned n_sent;
     size_t n_discarded, n_head_bytes;
     int64_t start_us, last_byte_us;
@@ -99,11 +99,14 @@ static int on_lookup(void *resolver, void *reserved, void *user)
     return t->lookup_answer != LOOKUP_GO;
 }
 
-static void on_connects(struct multi_user *multi_user)
+/* Who has written an address into the configuration means it. */
+static bool on_connects(struct multi_user *multi_user, const struct sockaddr *address)
 {
     struct transfer *t = container_of(multi_user, struct transfer, multi_user);
 
     lookup_found(&t->upstream->lookup, &t->lookup);
+    t->is_misled = !t->upstream->is_numeric && !lookup_may_lead_to(address);
+    return !t->is_misled;
 }
 
 /* ---- What came ---- */
@@ -312,13 +315,20 @@ static void transfer_report(struct transfer *t, enum transfer_outcome outcome, c
         handler->done(t->user, &result);
 }
 
+static const char *reason_of(const struct transfer *t, CURLcode code)
+{
+    return t->is_misled       ? "its name leads to an address that is no server's"
+           : code == CURLE_OK ? ""
+                              : curl_easy_strerror(code);
+}
+
 static void on_ended(struct multi_user *multi_user, CURLcode code)
 {
     struct transfer *t = container_of(multi_user, struct transfer, multi_user);
 
     t->in_multi = false;
     if (t->state != TRANSFER_ENDED && !t->lookup.is_waiting)
-        transfer_report(t, outcome_of(t, code), code == CURLE_OK ? "" : curl_easy_strerror(code));
+        transfer_report(t, outcome_of(t, code), reason_of(t, code));
 }
 
 static void on_lookup_over(struct lookup_user *lookup)
