@@ -258,7 +258,7 @@ static int listen_everywhere(unsigned *ret_port)
 static void test_name_that_leads_where_no_server_is(void **state)
 {
     static const char *const addresses[] = {NETWORK_LINK_LOCAL, "0.0.0.0",
-                                            "0.0.0.0 " NETWORK_LINK_LOCAL};
+                                            ("0.0.0.0 " NETWORK_LINK_LOCAL)};
     struct scene *s = *state;
     struct nameserver *names = nameserver_new();
     char settings[128];
