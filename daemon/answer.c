@@ -197,6 +197,16 @@ static bool on_event(void *user, const uint8_t *data, size_t len)
     return reply_with(user, data, len, false);
 }
 
+/* Who goes on behind [DONE] is not to be asked on the same connection. */
+static void finish_done(struct call *call)
+{
+    if (call->transfer && sse_parser_has_surplus(&call->sse)) {
+        upstream_cancel(call->transfer);
+        call->transfer = NULL;
+    }
+    call_finish(call);
+}
+
 /* [DONE] without an error before it is the only proof that a stream is whole. */
 static void check_events(struct call *call, int r)
 {
@@ -209,7 +219,7 @@ static void check_events(struct call *call, int r)
     else if (sse_parser_is_done(&call->sse) && call->n_replies == 0 && call->saw_other_events)
         fail_without_choices(call);
     else if (sse_parser_is_done(&call->sse))
-        call_finish(call);
+        finish_done(call);
 }
 
 static void on_data(void *user, const uint8_t *data, size_t len)
@@ -294,6 +304,11 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
     case TRANSFER_TLS_REFUSED:
         reason = "UPSTREAM_TLS";
         what = "can't be trusted (check its certificate, base_url and ca_file)";
+        break;
+    case TRANSFER_TLS_FAILED:
+        reason = "UPSTREAM_TLS";
+        what =
+            "failed to negotiate TLS (check base_url, and that the server speaks TLS 1.2 or 1.3)";
         break;
     case TRANSFER_CONNECT_TIMEOUT:
         reason = "UPSTREAM_TIMEOUT";

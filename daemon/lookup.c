@@ -1,5 +1,6 @@
 #include "lookup.h"
 
+#include <netinet/in.h>
 #include <sys/stat.h>
 
 /* More than any number of upstreams that are looked up at the same time, and no burden. */
@@ -100,4 +101,19 @@ void lookup_leave(struct lookup *l, struct lookup_user *user)
     /* It may have been the one that was to ask for the others. */
     if (!l->running && !l->wake.queued)
         tell(l, LOOKUP_GIVEN_UP);
+}
+
+bool lookup_may_lead_to(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET) {
+        uint32_t a = ntohl(((const struct sockaddr_in *)(const void *)address)->sin_addr.s_addr);
+        return a >> 16 != 0xa9fe && a >> 24 != 0 && a >> 28 < 0xe;
+    }
+    if (address->sa_family == AF_INET6) {
+        const struct in6_addr *a = &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
+        /* Of the embedded ones none is in use. */
+        return !(IN6_IS_ADDR_LINKLOCAL(a) || IN6_IS_ADDR_UNSPECIFIED(a) ||
+                 IN6_IS_ADDR_MULTICAST(a) || IN6_IS_ADDR_V4MAPPED(a) || IN6_IS_ADDR_V4COMPAT(a));
+    }
+    return true;
 }

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 
 #include "worker.h"
 
@@ -49,5 +50,9 @@ void lookup_failed(struct lookup *l, struct lookup_user *user);
 
 /* Neither looks up nor waits any more. */
 void lookup_leave(struct lookup *l, struct lookup_user *user);
+
+/* False for addresses that no name of a server leads to unless somebody means harm: this link's,
+ * where cloud machines find their secrets, no host's, and those of groups. */
+bool lookup_may_lead_to(const struct sockaddr *address);
 
 #endif

@@ -142,12 +142,13 @@ static void run_nudge(struct task *task)
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct multi_user *u = user;
-    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     struct multi_socket *s;
     short armed = 0;
 
     (void)purpose;
-    u->connects(u);
+    if (!u->connects(u, &address->addr))
+        return CURL_SOCKET_BAD;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
     /* One that was closed without a word: libcurl thinks that it is polled already. */
@@ -161,7 +162,7 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
         return CURL_SOCKET_BAD;
     }
     s->is_connection = true;
-    u->is_sent = false;
+    u->is_sent = u->is_connected = false;
     socket_link(s, u);
     return fd;
 }
@@ -260,6 +261,9 @@ static int socket_changed(CURL *easy, curl_socket_t fd, int what, void *user, vo
     if (!s && !(s = socket_new(m, fd)))
         return -1;
     socket_link(s, transfer);
+    /* CURLINFO_CONNECT_TIME_T tells the same, but only when TLS is ready, too. */
+    if (transfer && s->is_connection && what == CURL_POLL_IN)
+        transfer->is_connected = true;
     s->is_idle = false;
     return socket_arm(
         s, (short)((what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0)));

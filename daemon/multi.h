@@ -29,10 +29,12 @@ struct multi *multi_free(struct multi *m);
  */
 struct multi_user {
     void (*ended)(struct multi_user *user, CURLcode result);
-    /* Connects to the next of its addresses; inside libcurl. */
-    void (*connects)(struct multi_user *user);
-    bool is_alone; /* its connection is nobody else's meanwhile, as in HTTP/1.1 */
-    bool is_sent;  /* to be set whenever a connection is there and about to be used */
+    /* Is about to connect to one of its addresses; false: not to this one. Inside libcurl. */
+    bool (*connects)(struct multi_user *user, const struct sockaddr *address);
+    bool is_alone;     /* its connection is nobody else's meanwhile, as in HTTP/1.1 */
+    bool is_sent;      /* to be set whenever a connection is there and about to be used */
+    bool is_connected; /* so far that the other side's words are waited for */
+
     /* multi's own. */
     struct multi *multi;
     CURL *easy;

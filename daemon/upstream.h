@@ -71,7 +71,8 @@ enum transfer_phase {
 enum transfer_outcome {
     TRANSFER_COMPLETE,           /* the response is whole, as far as HTTP can tell */
     TRANSFER_UNREACHABLE,        /* no connection; nothing was sent */
-    TRANSFER_TLS_REFUSED,        /* the server's certificate or protocol was not accepted */
+    TRANSFER_TLS_REFUSED,        /* the server's certificate was not accepted */
+    TRANSFER_TLS_FAILED,         /* the two could not agree, or the other side broke off */
     TRANSFER_BROKEN,             /* the connection broke, or spoke something else than HTTP */
     TRANSFER_CONNECT_TIMEOUT,    /* connect_timeout */
     TRANSFER_FIRST_BYTE_TIMEOUT, /* first_byte_timeout */

@@ -233,22 +233,24 @@ static void test_answer_that_nobody_asked_for_is_nobodys(void **state)
 
 /* ---- Before the request has been read ---- */
 
-/* Answers on seeing the head, takes no more, and closes when told. */
+/* Answers on seeing the head, takes no more, and says so or not. */
 static void answer_early(struct fake_connection *c)
 {
+    bool is_well = c->number % 2 == 0;
     char byte;
 
     while (recv(c->fd, &byte, 1, 0) == 1 && byte != '{')
         ;
-    fake_answer(c, 413, "application/json", "Connection: close\r\n",
-                "{\"error\":{\"message\":\"too much for me\"}}");
+    fake_answer(c, is_well ? 200 : 413, "application/json",
+                c->number > 2 ? "" : "Connection: close\r\n",
+                is_well ? WHOLE : "{\"error\":{\"message\":\"too much for me\"}}");
     fake_shut_down(c);
     fake_wait_for_close(c);
 }
 
 static void test_answer_before_the_request_is_sent_is_delivered(void **state)
 {
-    enum { PROMPT_BYTES = 3 << 20 };
+    enum { PROMPT_BYTES = 3 << 20, CALLS = 8 };
     struct scene *s = *state;
     char *prompt = malloc(PROMPT_BYTES + 1);
     struct rpc_result result;
@@ -258,15 +260,19 @@ static void test_answer_before_the_request_is_sent_is_delivered(void **state)
     prompt[PROMPT_BYTES] = '\0';
     rpc_request request = rpc_request_new("m", prompt);
     scene_start(s, answer_early, NULL, NULL);
-    for (int i = 0; i < 4; i++) {
-        rpc_call(&s->rpc, i % 2 ? RPC_CREATE : RPC_CREATE_STREAM, &request, &result);
-        rpc_assert_failed(&result, GRPC_INVALID_ARGUMENT, "UPSTREAM_ERROR");
-        rpc_assert_said(&result, "too much for me");
+    for (int i = 0; i < CALLS; i++) {
+        rpc_call(&s->rpc, i / 2 % 2 ? RPC_CREATE : RPC_CREATE_STREAM, &request, &result);
+        if (i % 2 == 1) {
+            rpc_assert_ok(&result, "whole");
+        } else {
+            rpc_assert_failed(&result, GRPC_INVALID_ARGUMENT, "UPSTREAM_ERROR");
+            rpc_assert_said(&result, "too much for me");
+        }
         rpc_result_done(&result);
     }
     /* Such a connection is never used again. */
-    assert_true(fake_await(s->fake, FAKE_CLOSED, 4));
-    assert_int_equal(fake_count(s->fake, FAKE_ACCEPTED), 4);
+    assert_true(fake_await(s->fake, FAKE_CLOSED, CALLS));
+    assert_int_equal(fake_count(s->fake, FAKE_ACCEPTED), CALLS);
     scene_stop(s);
     free(prompt);
 }

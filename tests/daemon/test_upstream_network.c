@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "nameserver.h"
 #include "network.h"
@@ -240,6 +241,60 @@ static void test_callers_share_a_look_up(void **state)
     nameserver_free(names);
 }
 
+/* Where something listens on every address of this host. */
+static int listen_everywhere(unsigned *ret_port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t len = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
+    *ret_port = ntohs(address.sin_port);
+    return fd;
+}
+
+static void test_name_that_leads_where_no_server_is(void **state)
+{
+    static const char *const addresses[] = {NETWORK_LINK_LOCAL, "0.0.0.0",
+                                            ("0.0.0.0 " NETWORK_LINK_LOCAL)};
+    struct scene *s = *state;
+    struct nameserver *names = nameserver_new();
+    char settings[128];
+    unsigned port;
+    int fd = listen_everywhere(&port);
+
+    snprintf(settings, sizeof settings, "base_url = http://upstream.test:%u/v1\n", port);
+    for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
+        nameserver_set(names, NAMESERVER_ANSWERS, addresses[i]);
+        start(s, nowhere, settings);
+        expect_failed(s, -1, GRPC_UNAVAILABLE, "UPSTREAM_UNREACHABLE", "no server's");
+        scene_stop(s);
+        s->fake = fake_free(s->fake);
+    }
+    assert_true(accept(fd, NULL, NULL) < 0);
+
+    /* One that is a server's does, and so does an address that was written by hand. */
+    nameserver_set(names, NAMESERVER_ANSWERS, NETWORK_LINK_LOCAL " 127.0.0.1");
+    start(s, nowhere, NULL);
+    expect_whole(s, -1);
+    scene_stop(s);
+    s->fake = fake_free(s->fake);
+    snprintf(settings, sizeof settings,
+             "base_url = http://" NETWORK_LINK_LOCAL ":%u/v1\nfirst_byte_timeout = 100ms\n", port);
+    start(s, nowhere, settings);
+    struct grpc_client_call *call = ask(s, -1);
+    struct rpc_result result;
+    rpc_finish(&s->rpc, call, &result);
+    rpc_assert_failed(&result, GRPC_UNAVAILABLE, "UPSTREAM_TIMEOUT");
+    rpc_assert_said(&result, "first_byte_timeout");
+    rpc_result_done(&result);
+    scene_stop(s);
+    close(fd);
+    nameserver_free(names);
+}
+
 /* ---- Many addresses ---- */
 
 /* The last one that getaddrinfo() gives. */
@@ -287,6 +342,7 @@ int main(void)
         scene_test(test_name_server_that_is_dead),
         scene_test(test_look_ups_that_hang_are_few),
         scene_test(test_callers_share_a_look_up),
+        scene_test(test_name_that_leads_where_no_server_is),
         scene_test(test_twenty_addresses_of_which_the_last_lives),
     };
 

@@ -46,6 +46,7 @@ bool network_enter(void)
     /* Without ARP, what goes into one end is for nobody at the other. */
     static const char set_up[] =
         "exec 2>&1; ip link set lo up && "
+        "ip addr add " NETWORK_LINK_LOCAL "/32 dev lo && "
         "ip link add hole0 type veth peer name hole1 && "
         "ip link set hole0 arp off && ip addr add 10.9.9.1/24 dev hole0 && "
         "ip link set hole1 up && ip link set hole0 up";

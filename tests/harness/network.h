@@ -11,6 +11,9 @@
 /* Nobody answers behind these, not even to say no; "%u" is 2 to 250. */
 #define NETWORK_BLACK_HOLE "10.9.9.%u"
 
+/* Of this host, as the loopback's. */
+#define NETWORK_LINK_LOCAL "169.254.169.254"
+
 /* To be called in main(), before there are threads. False: it prints "skipped: " and why. */
 bool network_enter(void);
 
