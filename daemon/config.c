@@ -15,6 +15,7 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "config_file.h"
 #include "config_value.h"
 #include "environment.h"
 
@@ -324,11 +325,10 @@ static char *read_line(char *text, int size, void *user)
 static int parse_file(struct config *c, const char *path, struct config_error *error)
 {
     struct parse p = {.config = c, .error = error, .file = path};
+    int r = config_file_open(path, &p.stream);
 
-    p.stream = fopen(path, "re");
-    if (!p.stream) {
-        int r = -errno;
-        snprintf(error->text, sizeof error->text, "%s: %s", path, strerror(-r));
+    if (r < 0) {
+        snprintf(error->text, sizeof error->text, "%s: %s", path, config_file_fault(r));
         return r;
     }
     int line = ini_parse_stream(read_line, &p, handle_key, &p);
@@ -340,6 +340,14 @@ static int parse_file(struct config *c, const char *path, struct config_error *e
         parse_fail(&p, "neither a [section] nor key = value");
     }
     return p.failed ? -EINVAL : 0;
+}
+
+/* glob's callback: a folder that is there and can't be read must not pass for one without files. */
+static int is_fatal(const char *path, int error)
+{
+    (void)path;
+    errno = error;
+    return error != ENOENT;
 }
 
 static int parse_files(struct config *c, const char *path, struct config_error *error)
@@ -354,11 +362,12 @@ static int parse_files(struct config *c, const char *path, struct config_error *
 
     if ((size_t)snprintf(pattern, sizeof pattern, "%s.d/*.conf", main_path) >= sizeof pattern)
         return 0;
-    r = glob(pattern, 0, NULL, &found);
+    r = glob(pattern, 0, is_fatal, &found);
     if (r == GLOB_NOMATCH)
         return 0;
     if (r != 0) {
-        snprintf(error->text, sizeof error->text, "%.400s: can't be listed", pattern);
+        snprintf(error->text, sizeof error->text, "%.400s: can't be listed: %s", pattern,
+                 strerror(r == GLOB_NOSPACE ? ENOMEM : errno));
         return -EIO;
     }
     for (size_t i = 0; r == 0 && i < found.gl_pathc; i++)
@@ -418,9 +427,24 @@ static int upstream_set_url(struct config_upstream *u, struct config_error *erro
         return upstream_fail(error, u, "out of memory");
 
     CURLU *parsed = curl_url();
-    bool ok = parsed && curl_url_set(parsed, CURLUPART_URL, u->url, CURLU_PATH_AS_IS) == CURLUE_OK;
+    CURLUcode code = parsed ? curl_url_set(parsed, CURLUPART_URL, u->url, CURLU_PATH_AS_IS)
+                            : CURLUE_OUT_OF_MEMORY;
     curl_url_cleanup(parsed);
-    return ok ? 0 : upstream_fail(error, u, "base_url and query do not make a URL");
+    if (code == CURLUE_OUT_OF_MEMORY)
+        return upstream_fail(error, u, "out of memory");
+    return code == CURLUE_OK ? 0 : upstream_fail(error, u, "base_url and query do not make a URL");
+}
+
+/* libcurl looks at the file with each new connection; a mistake should show before all calls fail.
+ */
+static int upstream_check_ca(const struct config_upstream *u, struct config_error *error)
+{
+    int r = u->ca_file ? config_file_find_certificate(u->ca_file) : 0;
+
+    if (r < 0)
+        snprintf(error->text, sizeof error->text, "[upstream %.64s]: ca_file %.200s: %s", u->name,
+                 u->ca_file, config_file_fault(r));
+    return r;
 }
 
 static int upstream_set_key(struct config_upstream *u, struct config_error *error)
@@ -487,6 +511,8 @@ static int config_complete(struct config *c, const struct environment *environme
         if (!u->models && config_list_append(&u->models, "*", 1) < 0)
             return upstream_fail(error, u, "out of memory");
         r = upstream_set_url(u, error);
+        if (r == 0)
+            r = upstream_check_ca(u, error);
         if (r == 0)
             r = upstream_set_key(u, error);
     }
