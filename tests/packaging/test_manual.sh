@@ -149,7 +149,8 @@ reasons() {
 }
 
 signals() {
-    grep -o '{SIG[A-Z]*' "$source/daemon/main.c" | tr -d '{' >"$work/program"
+    grep -e 'signals\[\] = ' -e 'strays\[\] = ' -e 'signal(SIG' "$source/daemon/main.c" |
+        grep -o '\<SIG[A-Z0-9]*\>' >"$work/program"
     part "$man/completiond.8" SIGNALS | grep '^\.It' | grep -o 'SIG[A-Z0-9]*' >"$work/page"
     same main.c "$work/program" completiond.8 "$work/page"
 }
