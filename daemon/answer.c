@@ -320,6 +320,10 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
         reason = "UPSTREAM_BROKEN";
         what = "closed the connection, and resend = no forbids to send the request again";
         break;
+    case TRANSFER_LOOKUPS_HANG:
+        reason = "UPSTREAM_UNREACHABLE";
+        what = "was not asked: too many look-ups of names hang (check the name servers)";
+        break;
     case TRANSFER_OUT_OF_MEMORY:
         call_fail_for_memory(call, -ENOMEM, answer_phase(result->phase));
         return;
@@ -330,20 +334,21 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
     }
     snprintf(text, sizeof text, "upstream \"%s\" %s%s%s%s", settings->name, what, timer,
              *result->reason ? ": " : "", result->reason);
-    fail_attempt(call,
-                 &(struct retry_facts){
-                     .retry_after_ms = -1,
-                     .was_sent = result->n_sent > 0,
-                     .is_final = call->head.status > 0 || outcome == TRANSFER_TLS_REFUSED,
-                 },
-                 &(struct call_error){
-                     .status = GRPC_UNAVAILABLE,
-                     .reason = reason,
-                     .message = text,
-                     .phase = answer_phase(result->phase),
-                     .maybe_executed = result->n_sent > 0,
-                     .retryable = true,
-                 });
+    fail_attempt(
+        call,
+        &(struct retry_facts){
+            .retry_after_ms = -1,
+            .was_sent = result->n_sent > 0,
+            .is_final = call->head.status > 0 || outcome == TRANSFER_TLS_REFUSED,
+        },
+        &(struct call_error){
+            .status = outcome == TRANSFER_LOOKUPS_HANG ? GRPC_RESOURCE_EXHAUSTED : GRPC_UNAVAILABLE,
+            .reason = reason,
+            .message = text,
+            .phase = answer_phase(result->phase),
+            .maybe_executed = result->n_sent > 0,
+            .retryable = true,
+        });
 }
 
 /* Without [DONE], only a server that is known to leave it out is believed, and only if every choice

@@ -342,6 +342,14 @@ static int parse_file(struct config *c, const char *path, struct config_error *e
     return p.failed ? -EINVAL : 0;
 }
 
+/* glob's callback: a folder that is there and can't be read must not pass for one without files. */
+static int is_fatal(const char *path, int error)
+{
+    (void)path;
+    errno = error;
+    return error != ENOENT;
+}
+
 static int parse_files(struct config *c, const char *path, struct config_error *error)
 {
     const char *main_path = path ? path : CONFIG_PATH;
@@ -354,11 +362,12 @@ static int parse_files(struct config *c, const char *path, struct config_error *
 
     if ((size_t)snprintf(pattern, sizeof pattern, "%s.d/*.conf", main_path) >= sizeof pattern)
         return 0;
-    r = glob(pattern, 0, NULL, &found);
+    r = glob(pattern, 0, is_fatal, &found);
     if (r == GLOB_NOMATCH)
         return 0;
     if (r != 0) {
-        snprintf(error->text, sizeof error->text, "%.400s: can't be listed", pattern);
+        snprintf(error->text, sizeof error->text, "%.400s: can't be listed: %s", pattern,
+                 strerror(r == GLOB_NOSPACE ? ENOMEM : errno));
         return -EIO;
     }
     for (size_t i = 0; r == 0 && i < found.gl_pathc; i++)
@@ -418,9 +427,12 @@ static int upstream_set_url(struct config_upstream *u, struct config_error *erro
         return upstream_fail(error, u, "out of memory");
 
     CURLU *parsed = curl_url();
-    bool ok = parsed && curl_url_set(parsed, CURLUPART_URL, u->url, CURLU_PATH_AS_IS) == CURLUE_OK;
+    CURLUcode code = parsed ? curl_url_set(parsed, CURLUPART_URL, u->url, CURLU_PATH_AS_IS)
+                            : CURLUE_OUT_OF_MEMORY;
     curl_url_cleanup(parsed);
-    return ok ? 0 : upstream_fail(error, u, "base_url and query do not make a URL");
+    if (code == CURLUE_OUT_OF_MEMORY)
+        return upstream_fail(error, u, "out of memory");
+    return code == CURLUE_OK ? 0 : upstream_fail(error, u, "base_url and query do not make a URL");
 }
 
 /* libcurl looks at the file with each new connection; a mistake should show before all calls fail.

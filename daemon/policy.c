@@ -18,7 +18,7 @@ int caller_init(struct caller *caller, int fd)
 
     /* Asked once for the size. */
     len = 0;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) == 0 || errno != ERANGE || len == 0)
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) == 0 || errno != ERANGE)
         return 0;
     caller->groups = malloc(len);
     if (!caller->groups)

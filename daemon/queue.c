@@ -27,8 +27,7 @@ void queue_init(struct queue *q, struct worker *worker, size_t max_running, size
 
 void queue_done(struct queue *q)
 {
-    if (q->worker)
-        worker_cancel(q->worker, &q->pump);
+    worker_cancel(q->worker, &q->pump);
 }
 
 /* ---- Lanes ---- */

@@ -180,7 +180,7 @@ int sse_parser_feed(struct sse_parser *p, const uint8_t *data, size_t len, sse_e
     const uint8_t *end = data + len;
     const uint8_t *line_feed = NULL;
 
-    if (p->at_start && !is_over(p))
+    if (p->at_start)
         data += skip_bom(p, data, len);
     while (data < end && !is_over(p)) {
         if (p->after_cr) {

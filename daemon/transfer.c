@@ -37,6 +37,8 @@ struct transfer {
     const struct transfer_handler *handler;
     void *user;
     struct multi_user multi_user;
+    struct lookup_user lookup;
+    enum lookup_answer lookup_answer;
     struct event timer;
     struct task release, resume;
     enum transfer_state state;
@@ -83,7 +85,27 @@ static void transfer_end(struct transfer *t)
     t->state = TRANSFER_ENDED;
     t->handler = NULL;
     evtimer_del(&t->timer);
+    lookup_leave(&t->upstream->lookup, &t->lookup);
     worker_defer(t->upstream->worker, &t->release);
+}
+
+/* ---- The name ---- */
+
+/* libcurl wants to look it up. */
+static int on_lookup(void *resolver, void *reserved, void *user)
+{
+    struct transfer *t = user;
+
+    (void)resolver, (void)reserved;
+    t->lookup_answer = lookup_begin(&t->upstream->lookup, &t->lookup);
+    return t->lookup_answer != LOOKUP_GO;
+}
+
+static void on_connects(struct multi_user *multi_user)
+{
+    struct transfer *t = container_of(multi_user, struct transfer, multi_user);
+
+    lookup_found(&t->upstream->lookup, &t->lookup);
 }
 
 /* ---- What came ---- */
@@ -204,6 +226,7 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
         return CURL_PREREQFUNC_ABORT;
     }
     t->n_sent++;
+    t->multi_user.is_sent = true;
     if (t->upstream->breaker.n_failures > 0)
         upstream_report(t->upstream, true);
     return CURL_PREREQFUNC_OK;
@@ -230,6 +253,8 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
 {
     if (t->not_resent)
         return TRANSFER_NOT_RESENT;
+    if (t->lookup_answer == LOOKUP_TOO_MANY)
+        return TRANSFER_LOOKUPS_HANG;
     if (t->n_head_bytes > HEAD_MAX_BYTES && !t->body_seen)
         return TRANSFER_HEAD_TOO_LARGE;
     switch (code) {
@@ -270,7 +295,8 @@ static void transfer_report(struct transfer *t, enum transfer_outcome outcome, c
 
     if (is_unreachable)
         upstream_report(t->upstream, false);
-
+    if (is_unreachable)
+        lookup_failed(&t->upstream->lookup, &t->lookup);
     transfer_end(t);
     if (was_running)
         handler->done(t->user, &result);
@@ -281,8 +307,24 @@ static void on_ended(struct multi_user *multi_user, CURLcode code)
     struct transfer *t = container_of(multi_user, struct transfer, multi_user);
 
     t->in_multi = false;
-    if (t->state != TRANSFER_ENDED)
+    if (t->state != TRANSFER_ENDED && !t->lookup.is_waiting)
         transfer_report(t, outcome_of(t, code), code == CURLE_OK ? "" : curl_easy_strerror(code));
+}
+
+static void on_lookup_over(struct lookup_user *lookup)
+{
+    struct transfer *t = container_of(lookup, struct transfer, lookup);
+
+    t->in_multi = multi_add(transfer_multi(t), t->easy, &t->multi_user) == 0;
+    if (!t->in_multi)
+        transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
+}
+
+static void on_lookup_failed(struct lookup_user *lookup)
+{
+    struct transfer *t = container_of(lookup, struct transfer, lookup);
+
+    transfer_report(t, TRANSFER_UNREACHABLE, curl_easy_strerror(CURLE_COULDNT_RESOLVE_HOST));
 }
 
 /* When the timer is due at the earliest, seen from now. */
@@ -379,6 +421,10 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     t->handler = handler;
     t->user = user;
     t->multi_user.ended = on_ended;
+    t->multi_user.connects = on_connects;
+    t->lookup.go_on = on_lookup_over;
+    t->lookup.failed = on_lookup_failed;
+    t->multi_user.is_alone = u->settings->http_version != CONFIG_HTTP_2 || !upstream_has_http_2();
     t->release.run = run_release;
     t->resume.run = run_resume;
     t->start_us = worker_now_us();
@@ -403,8 +449,11 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, on_send);
     curl_easy_setopt(t->easy, CURLOPT_PREREQDATA, t);
-    curl_easy_setopt(t->easy, CURLOPT_PRIVATE, &t->multi_user);
-    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy) < 0) {
+    if (!u->is_numeric) {
+        curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_FUNCTION, on_lookup);
+        curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_DATA, t);
+    }
+    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy, &t->multi_user) < 0) {
         transfer_free(t);
         return -ENOMEM;
     }

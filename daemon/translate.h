@@ -129,7 +129,7 @@ struct translate_error {
  * Texts are shown without the key that was sent, secret, and without what they repeat of the
  * request's JSON body, as redact.h has it: "[redacted]" stands there instead. Both may be left out
  * (NULL, 0). The API's own words in type and code, and names of parameters in param, are shown even
- * if the request has them too. Without memory for that the texts are empty.
+ * if the request has them too. Without memory for that the texts are empty, or hidden as a whole.
  */
 void translate_error(int http_status, const uint8_t *body, size_t len, const char *secret,
                      const uint8_t *request, size_t request_len, struct translate_error *ret);

@@ -3,6 +3,7 @@
  */
 #include "upstream.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -90,6 +91,19 @@ struct curl_slist *upstream_headers_free(struct curl_slist *nodes)
 
 /* ---- Servers ---- */
 
+/* With a proxy it is the proxy's name that is looked up. */
+static bool is_numeric(const struct config_upstream *settings, CURLU *url)
+{
+    struct in_addr address;
+    char *host = NULL;
+    bool is = settings->unix_path;
+
+    if (!is && !settings->proxy && curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK)
+        is = *host == '[' || inet_pton(AF_INET, host, &address) == 1;
+    curl_free(host);
+    return is;
+}
+
 int upstream_new(struct worker *worker, struct config *config,
                  const struct config_upstream *settings, struct upstream **ret)
 {
@@ -104,6 +118,7 @@ int upstream_new(struct worker *worker, struct config *config,
     u->config = config_ref(config);
     queue_init(&u->queue, worker, settings->max_concurrent, settings->max_queued);
     retry_budget_init(&u->retry_budget);
+    lookup_init(&u->lookup, worker);
     u->url = curl_url();
     if (!u->url ||
         curl_url_set(u->url, CURLUPART_URL, settings->url, CURLU_PATH_AS_IS) != CURLUE_OK ||
@@ -112,6 +127,7 @@ int upstream_new(struct worker *worker, struct config *config,
         upstream_unref(u);
         return -ENOMEM;
     }
+    u->is_numeric = is_numeric(settings, u->url);
     if (settings->http_version == CONFIG_HTTP_2 && !upstream_has_http_2())
         log_warning(worker->log,
                     "[upstream %s] http_version = 2 needs libcurl 8.4 or newer; using HTTP/1.1",
@@ -133,6 +149,7 @@ struct upstream *upstream_unref(struct upstream *u)
     while (u->n_idle > 0)
         curl_easy_cleanup(u->idle[--u->n_idle]);
     queue_done(&u->queue);
+    lookup_done(&u->lookup);
     curl_url_cleanup(u->url);
     upstream_headers_free(u->headers_unary);
     upstream_headers_free(u->headers_stream);

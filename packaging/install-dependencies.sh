@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages of packaging/dependencies that are missing, and says so first.
-# Arguments: which kinds, "build" or "build test".
+# Arguments: which kinds: "build", "build test", ...
 set -eu
 list=$(dirname "$0")/dependencies
 

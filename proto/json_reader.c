@@ -4,6 +4,7 @@
  */
 #include "json_reader.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <locale.h>
 #include <math.h>
@@ -16,8 +17,8 @@ enum { NUMBER_MAX = 1024 }; /* characters of a number that is to be read as doub
 
 static bool fail(struct json_reader *r, const char *error)
 {
-    if (!r->error)
-        r->error = error;
+    assert(!r->error); /* nothing is pending any more, so that nobody comes twice */
+    r->error = error;
     r->pending = false;
     return false;
 }
@@ -58,7 +59,9 @@ bool json_reader_end(struct json_reader *r)
     if (r->pending || r->depth > 0)
         return fail(r, "the value was not read to its end");
     skip_space(r);
-    return r->at == r->end || fail(r, "more than one value");
+    if (r->at != r->end)
+        return fail(r, "more than one value");
+    return true;
 }
 
 enum json_type json_peek(struct json_reader *r)

@@ -63,7 +63,7 @@ void grpc_base64_encode(struct buffer *out, const void *data, size_t len);
 int grpc_base64_decode(struct buffer *out, const void *text, size_t len);
 
 /* google.rpc.Status with one detail: google.protobuf.Any of type_url and value. That is what stock
- * clients expect in grpc-status-details-bin. */
+ * clients expect in grpc-status-details-bin. message may be NULL, and is cut as above. */
 void grpc_status_pack(struct buffer *out, enum grpc_status status, const char *message,
                       const char *type_url, const void *value, size_t len);
 

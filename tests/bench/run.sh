@@ -57,6 +57,10 @@ log_level = warning
 [upstream bench]
 base_url = $base_url
 auth = none
+max_concurrent = 1000
+
+[policy *]
+max_concurrent = 1000
 END
 "$build/daemon/completiond" --config "$dir/completiond.conf" --listen "$dir/rpc.sock" &
 daemon=$!

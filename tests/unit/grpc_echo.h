@@ -90,8 +90,10 @@ static inline void echo_request(struct grpc_server_call *call, const uint8_t *me
 
     echo->n_requests++;
     if (strcmp(path, "/t/Echo") == 0) {
-        echo_reply(call, message, len);
-        echo_finish(call, GRPC_OK, NULL);
+        if (echo_reply(call, message, len) == 0)
+            echo_finish(call, GRPC_OK, NULL);
+        else
+            echo_finish(call, GRPC_RESOURCE_EXHAUSTED, "no space");
     } else if (strcmp(path, "/t/Stream") == 0) {
         struct echo_stream *stream = calloc(1, sizeof *stream);
         char text[32];

@@ -62,6 +62,27 @@ static void what_was_not_used_comes_back_and_debts_are_paid(void **state)
     assert_int_equal(rate_left(&r, 0), 600);
 }
 
+static void nonsense_of_an_upstream_is_no_endless_debt(void **state)
+{
+    struct rate r = {0};
+    (void)state;
+
+    /* More than ten minutes' worth. */
+    assert_int_equal(rate_take(&r, 600, 600, 0), 0);
+    rate_settle(&r, -7000);
+    assert_int_equal(rate_take(&r, 600, 1, 0), 600 * SECOND + SECOND / 10);
+    /* What fits the unit, but not on top of what is there. */
+    r = (struct rate){0};
+    assert_int_equal(rate_take(&r, 600, 1, 0), 0);
+    rate_settle(&r, INT64_MAX / 60000000);
+    assert_int_equal(rate_left(&r, 0), 600);
+    r = (struct rate){0};
+    assert_int_equal(rate_take(&r, 600, 600, 0), 0);
+    rate_settle(&r, -1000);
+    rate_settle(&r, INT64_MIN / 60000000);
+    assert_int_equal(rate_take(&r, 600, 1, 0), 600 * SECOND + SECOND / 10);
+}
+
 static void a_new_limit_keeps_what_was_used(void **state)
 {
     struct rate r = {0};
@@ -137,6 +158,35 @@ static void connecting_again_gives_no_fresh_minute(void **state)
     accounts_done(&a);
 }
 
+/* As many others as it takes for the idle ones to be forgotten. */
+static void many_come_and_go(struct accounts *a, int64_t now_us)
+{
+    for (uid_t uid = 2000; uid < 2200; uid++)
+        account_unref(accounts_get(a, uid, now_us));
+    assert_true(a->n < 150);
+}
+
+static void who_is_connected_or_owes_tokens_is_not_forgotten(void **state)
+{
+    struct memory total = MEMORY_INIT(SIZE_MAX, NULL);
+    struct accounts a;
+    (void)state;
+
+    accounts_init(&a, &total);
+    struct account *connected = accounts_get(&a, 1000, 0), *owes = accounts_get(&a, 1001, 0);
+    assert_int_equal(rate_take(&owes->tokens, 60, 60, 0), 0);
+    assert_null(account_unref(owes));
+    many_come_and_go(&a, 30 * SECOND);
+    assert_ptr_equal(accounts_get(&a, 1000, 30 * SECOND), connected);
+    owes = accounts_get(&a, 1001, 30 * SECOND);
+    assert_int_equal(rate_left(&owes->tokens, 30 * SECOND), 30);
+    account_unref(owes);
+    account_unref(connected);
+    account_unref(connected);
+    assert_null(account_unref(NULL));
+    accounts_done(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -144,10 +194,12 @@ int main(void)
         cmocka_unit_test(what_is_more_than_a_minutes_worth_never_comes),
         cmocka_unit_test(no_limit_is_no_limit),
         cmocka_unit_test(what_was_not_used_comes_back_and_debts_are_paid),
+        cmocka_unit_test(nonsense_of_an_upstream_is_no_endless_debt),
         cmocka_unit_test(a_new_limit_keeps_what_was_used),
         cmocka_unit_test(numbers_at_the_edge),
         cmocka_unit_test(a_user_has_one_account),
         cmocka_unit_test(connecting_again_gives_no_fresh_minute),
+        cmocka_unit_test(who_is_connected_or_owes_tokens_is_not_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

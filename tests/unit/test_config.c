@@ -218,6 +218,31 @@ static void mistakes_are_named_with_file_and_line(void **state)
         {"[upstream a]\nheader = Authorization: Bearer x\n", ":2: ", "can't be set here"},
         {"[upstream a]\nheader = X-Conversation-Id: x\n", ":2: ", "can't be set here"},
         {"[upstream a]\nheader = X: a\x01z\n", ":2: ", "control characters"},
+        {"[upstream a]\nheader = X\x01: 1\n", ":2: ", "Name: value"},
+        {"[upstream a]\nheader = : 1\n", ":2: ", "Name: value"},
+        {"[upstream a]\nheader = X: a\x7fz\n", ":2: ", "control characters"},
+        {"[daemon]\nmemory_max = 63K\n", ":2: ", "at least 64K"},
+        {"[daemon]\nmemory_max = 1X\n", ":2: ", "at least 64K"},
+        {"[daemon]\nmemory_max = 1MM\n", ":2: ", "at least 64K"},
+        {"[daemon]\nmemory_max = much\n", ":2: ", "at least 64K"},
+        {"[daemon]\nmemory_max = 9999999999T\n", ":2: ", "at least 64K"},
+        {"[daemon]\nmemory_max = 99999999999999999999\n", ":2: ", "at least 64K"},
+        {"[daemon]\ndrain_timeout = 200000000h 200000000h 9000000000000s\n",
+         ":2: ", "not a duration"},
+        {"[upstream a]\nmax_retries = -1\n", ":2: ", "a whole number from 0 on"},
+        {"[upstream a]\nmax_retries = 1000000001\n", ":2: ", "a whole number from 0 on"},
+        {"[upstream a]\nmax_retries = 1K\n", ":2: ", "a whole number from 0 on"},
+        {"[upstream a]\nmax_retries = infinity\n", ":2: ", "a whole number from 0 on"},
+        {"[upstream a]\nmax_concurrent = 0\n", ":2: ", "a whole number from 1 on"},
+        {"[policy *]\nrequests_per_minute = 0\n", ":2: ", "from 1 on, or infinity"},
+        {"[upstream ]\nmodels = x\n", ":1: ", "unknown section"},
+        {"[policy users:1]\nmodels = x\n", ":1: ", "write user:NAME or group:NAME"},
+        {"[policy user:]\nmodels = x\n", ":1: ", "user:NAME"},
+        {"[policy user:1x]\nmodels = x\n", ":1: ", "no such user"},
+        {"[policy user:4294967295]\nmodels = x\n", ":1: ", "no such user"},
+        {"[policy group:4294967295]\nmodels = x\n", ":1: ", "no such group"},
+        {"[policy user:/]\nmodels = x\n", ":1: ", "no such user"},
+        {"[daemon]\n  log_level = info\n", ":2: ", "indented"},
         {"[policy bob]\nmodels = x\n", ":1: ", "user:NAME"},
         {"[policy user:no-such-user-here]\nmodels = x\n", ":1: ", "no such user"},
         {"[policy group:no-such-group-here]\nmodels = x\n", ":1: ", "no such group"},
@@ -228,7 +253,9 @@ static void mistakes_are_named_with_file_and_line(void **state)
         {"[upstream a]\nbase_url = http://u:p@h/v1\n", NULL, "can't hold"},
         {"[upstream a]\nbase_url = http://h/v1?x=1\n", NULL, "query ="},
         {"[upstream a]\nbase_url = http://h:99999/v1\n", NULL, "do not make a URL"},
+        {"[upstream a]\nbase_url = http://\n", NULL, "no host"},
         {"[upstream a]\nbase_url = unix:relative:/v1\n", NULL, "unix:/path"},
+        {"[upstream a]\nbase_url = unix:/s:v1\n", NULL, "unix:/path"},
         {"[upstream a]\nbase_url = http://h\ncredential = k\n", NULL, "LoadCredential"},
         {"[upstream a]\nbase_url = http://h\ncredential = k\ncredential_file = /k\n", NULL,
          "exclude each other"},
@@ -248,6 +275,64 @@ static void lines_that_would_be_cut_are_refused(void **state)
     refuse(*state, text, ":2: ", "longer than");
     snprintf(text, sizeof text, "[upstream %060d]\nbase_url = http://h\n", 1);
     refuse(*state, text, ":1: ", "section's name");
+}
+
+static void sockets_and_hosts_make_urls(void **state)
+{
+    static const struct {
+        const char *base_url, *url, *unix_path;
+    } cases[] = {
+        {"http://h", "http://h/completions", NULL},
+        {"http://h///", "http://h/completions", NULL},
+        {"https://[::1]:8/a/b/", "https://[::1]:8/a/b/completions", NULL},
+        {"unix:/s", "http://localhost/completions", "/s"},
+        {"unix:/s:", "http://localhost/completions", "/s"},
+        {"unix:/s:/", "http://localhost/completions", "/s"},
+        {"unix:/s:/v1", "http://localhost/v1/completions", "/s"},
+    };
+    char text[300], path[120];
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(text, sizeof text, "[upstream a]\nbase_url = %s\n", cases[i].base_url);
+        struct config *c = load(*state, text);
+        assert_string_equal(c->upstreams[0]->url, cases[i].url);
+        if (cases[i].unix_path)
+            assert_string_equal(c->upstreams[0]->unix_path, cases[i].unix_path);
+        else
+            assert_null(c->upstreams[0]->unix_path);
+        config_unref(c);
+    }
+
+    /* The longest path that a socket's address holds, and one more. */
+    memset(path, 'x', sizeof path);
+    path[0] = '/';
+    snprintf(text, sizeof text, "[upstream a]\nbase_url = unix:%.107s\n", path);
+    config_unref(load(*state, text));
+    snprintf(text, sizeof text, "[upstream a]\nbase_url = unix:%.108s\n", path);
+    refuse(*state, text, NULL, "not longer than 107");
+}
+
+static void sizes_and_numbers_have_suffixes_and_infinity(void **state)
+{
+    struct config *c = load(*state, "[daemon]\nmemory_max = 1T\n\r\n \n\t# nothing\n ; nothing\n"
+                                    "[policy *]\nmax_message = 64K\nmax_memory = infinity\n"
+                                    "max_connections = 1000000000\ntokens_per_minute = infinity\n"
+                                    "max_queued = 0\nmodels =\n"
+                                    "[upstream a]\nbase_url = http://h\nheader = X: 1\nheader =\n"
+                                    "query = x=1\nquery =\nmax_queued = 0");
+    const struct config_policy *p = c->policies[0];
+
+    assert_true(c->memory_max_bytes == INT64_C(1) << 40);
+    assert_int_equal(p->max_message_bytes, 65536);
+    assert_true(p->max_memory_bytes == CONFIG_INFINITY);
+    assert_int_equal(p->max_connections, 1000000000);
+    assert_true(p->tokens_per_minute == CONFIG_INFINITY);
+    assert_int_equal(p->max_queued, 0);
+    assert_null(p->models);
+    assert_null(c->upstreams[0]->headers);
+    assert_null(c->upstreams[0]->query);
+    assert_int_equal(c->upstreams[0]->max_queued, 0);
+    config_unref(c);
 }
 
 static void a_given_file_must_exist(void **state)
@@ -281,6 +366,35 @@ static void certificates_that_are_not_there_are_refused(void **state)
     assert_int_equal(unlink(ca), 0);
     assert_int_equal(mkfifo(ca, 0600), 0);
     refuse(f, text, NULL, "not a regular file");
+}
+
+static void drop_ins_that_cant_be_listed_are_no_absent_ones(void **state)
+{
+    struct fixture *f = *state;
+    char path[160];
+
+    /* Nothing stops root, who may run this, but a link to itself. */
+    snprintf(path, sizeof path, "%s.d", f->path);
+    assert_int_equal(symlink(path, path), 0);
+    refuse(f, "", NULL, "can't be listed: Too many levels");
+}
+
+static void a_path_too_long_for_drop_ins_is_read_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct config *c = NULL;
+    struct config_error error = {""};
+    char path[4096];
+    size_t n = strlen(f->directory), tail = strlen("/c.conf");
+
+    write_file(f->path, "");
+    memcpy(path, f->directory, n);
+    for (; n + tail + 2 < sizeof path; n += 2)
+        memcpy(path + n, "/.", 2);
+    strcpy(path + n, "/c.conf");
+    if (config_load(path, NULL, &c, &error) < 0)
+        fail_msg("%s", error.text);
+    config_unref(c);
 }
 
 static void keys_that_others_can_read_are_refused(void **state)
@@ -378,8 +492,15 @@ int main(void)
         cmocka_unit_test_setup_teardown(drop_ins_are_merged_in_name_order, setup, teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_named_with_file_and_line, setup, teardown),
         cmocka_unit_test_setup_teardown(lines_that_would_be_cut_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(sockets_and_hosts_make_urls, setup, teardown),
+        cmocka_unit_test_setup_teardown(sizes_and_numbers_have_suffixes_and_infinity, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_given_file_must_exist, setup, teardown),
         cmocka_unit_test_setup_teardown(certificates_that_are_not_there_are_refused, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(drop_ins_that_cant_be_listed_are_no_absent_ones, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_path_too_long_for_drop_ins_is_read_alone, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(keys_that_others_can_read_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_credential_is_looked_up_by_name, setup, teardown),

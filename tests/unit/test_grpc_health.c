@@ -74,7 +74,8 @@ static void requests_that_are_no_protobuf_are_invalid(void **state)
 
 static void unknown_fields_are_passed_over_and_the_last_name_holds(void **state)
 {
-    static const char request[] = "\x0a\x01x\x10\x07\x0a\x09"
+    /* The name's number with another type is an unknown field, too. */
+    static const char request[] = "\x0a\x01x\x10\x07\x08\x07\x0a\x09"
                                   "a.b.Other";
     struct buffer reply = BUFFER_INIT(100);
     (void)state;
@@ -99,6 +100,8 @@ static void replies_of_other_servers_are_read(void **state)
     assert_int_equal(grpc_health_read((const uint8_t *)"\x08\x03", 2, &health), 0);
     assert_int_equal(health, GRPC_HEALTH_UNKNOWN);
     assert_int_equal(grpc_health_read((const uint8_t *)"\x12\x01x\x08\x01", 5, &health), 0);
+    assert_int_equal(health, GRPC_HEALTH_SERVING);
+    assert_int_equal(grpc_health_read((const uint8_t *)"\x08\x01\x0a\x01\x02", 5, &health), 0);
     assert_int_equal(health, GRPC_HEALTH_SERVING);
     assert_int_equal(grpc_health_read((const uint8_t *)"\x08", 1, &health), -EBADMSG);
     assert_int_equal(health, GRPC_HEALTH_SERVING);

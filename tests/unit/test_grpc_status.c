@@ -46,6 +46,7 @@ static void content_types_of_grpc_are_told_from_others(void **state)
         "application/grpc;charset=utf-8",
         "application/grpc+proto; x=y",
         "Application/GRPC",
+        "application/grpc ; x=y",
     };
     static const char *const bad[] = {
         "",
@@ -228,8 +229,9 @@ static void base64_is_written_without_padding_and_read_with_or_without(void **st
 
 static void base64_that_is_none_leaves_the_output_as_it_was(void **state)
 {
-    static const char *const bad[] = {"Z",    "Zg=",      "Z===", "Zm9v=", "Zm9!",
-                                      "Zm 9", "Zg==Zg==", "=",    "===="};
+    static const char *const bad[] = {"Z",        "Zg=",  "Z===", "Zm9v=", "Zm9!", "Zm 9",
+                                      "Zg==Zg==", "=",    "====", "Zm9{",  "Zm9@", "Zm9[",
+                                      "Zm9`",     "Zm9:", "Zm9.", "Zm9,"};
     (void)state;
 
     for (size_t i = 0; i < COUNT(bad); i++) {
@@ -264,6 +266,65 @@ static void a_status_holds_one_detail_that_is_found_by_its_type(void **state)
     static const char expected[] = "\x08\x05\x12\x0dno such thing\x1a\x1e\x0a\x17"
                                    "type.googleapis.com/a.B\x12\x03\x08\x00\x01";
     assert_bytes(&b, expected, sizeof expected - 1);
+}
+
+static void a_status_holds_what_it_is_given(void **state)
+{
+    char message[GRPC_MESSAGE_MAX + 8];
+    struct buffer b = BUFFER_INIT(1 << 16);
+    const uint8_t *value;
+    size_t len;
+    (void)state;
+
+    /* The defaults are left out. */
+    grpc_status_pack(&b, GRPC_OK, NULL, "t", "v", 1);
+    assert_bytes(&b, "\x1a\x06\x0a\x01t\x12\x01v", 8);
+    grpc_status_pack(&b, GRPC_OK, "", "t", "v", 1);
+    assert_bytes(&b, "\x1a\x06\x0a\x01t\x12\x01v", 8);
+
+    /* A long text is cut between characters, and the detail is still whole. */
+    memset(message, 'x', sizeof message);
+    memcpy(message + GRPC_MESSAGE_MAX - 1, "\xc3\xa9", 3);
+    grpc_status_pack(&b, GRPC_ABORTED, message, "t", "v", 1);
+    assert_int_equal(buffer_length(&b), 2 + 3 + GRPC_MESSAGE_MAX - 1 + 8);
+    assert_int_equal(
+        grpc_status_find_detail(buffer_bytes(&b), buffer_length(&b), "t", &value, &len), 0);
+    assert_int_equal(len, 1);
+    buffer_done(&b);
+}
+
+static void details_of_other_writers_are_read(void **state)
+{
+    static const struct {
+        const char *packed;
+        size_t len;
+        int expected;
+    } table[] = {
+        /* Unknown members of the Any: a number, a text. */
+        {"\x1a\x0b\x18\x07\x22\x01z\x0a\x01t\x12\x01v", 13, 0},
+        /* The value before the type. */
+        {"\x1a\x06\x12\x01v\x0a\x01t", 8, 0},
+        /* The details' number with another type is an unknown field. */
+        {"\x18\x05\x1a\x06\x0a\x01t\x12\x01v", 10, 0},
+        {"\x18\x05", 2, -ENOENT},
+        /* The Any is no protobuf, while the status around it is. */
+        {"\x1a\x02\x0a\x05", 4, -EBADMSG},
+        {"\x1a\x04\x0a\x01t\x12", 6, -EBADMSG},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < COUNT(table); i++) {
+        const uint8_t *value = NULL;
+        size_t len = 77;
+        assert_int_equal(grpc_status_find_detail(table[i].packed, table[i].len, "t", &value, &len),
+                         table[i].expected);
+        if (table[i].expected == 0) {
+            assert_int_equal(len, 1);
+            assert_int_equal(*value, 'v');
+        } else {
+            assert_null(value);
+        }
+    }
 }
 
 static void the_first_detail_of_the_type_is_taken(void **state)
@@ -329,6 +390,8 @@ int main(void)
         cmocka_unit_test(base64_is_written_without_padding_and_read_with_or_without),
         cmocka_unit_test(base64_that_is_none_leaves_the_output_as_it_was),
         cmocka_unit_test(a_status_holds_one_detail_that_is_found_by_its_type),
+        cmocka_unit_test(a_status_holds_what_it_is_given),
+        cmocka_unit_test(details_of_other_writers_are_read),
         cmocka_unit_test(the_first_detail_of_the_type_is_taken),
         cmocka_unit_test(message_prefixes_tell_whole_messages_from_others),
     };

@@ -507,6 +507,38 @@ static void test_kinds_alternate_to_the_last_depth(void **state)
     }
 }
 
+/* ---- Errors stay ---- */
+
+/* Asking again, for anything, neither finds a value nor another mistake. */
+static void test_the_first_mistake_stays(void **state)
+{
+    static const char *const broken[] = {"1.-", "[1.-", "{\"a\":1.-"};
+    struct json_reader r;
+    struct json_slice number;
+    struct json_string string;
+    double value;
+    (void)state;
+
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        json_reader_init(&r, broken[i], strlen(broken[i]));
+        if (json_enter_array(&r))
+            json_next_element(&r);
+        else if (json_enter_object(&r))
+            json_next_member(&r, &string);
+        assert_false(json_read_number(&r, &number));
+        const char *error = json_reader_error(&r, NULL);
+        assert_non_null(error);
+        assert_false(json_read_number(&r, &number));
+        assert_false(json_read_double(&r, &value));
+        assert_false(json_read_string(&r, &string));
+        assert_false(json_skip(&r, NULL));
+        assert_false(json_next_element(&r));
+        assert_false(json_next_member(&r, &string));
+        assert_false(json_reader_end(&r));
+        assert_ptr_equal(json_reader_error(&r, NULL), error);
+    }
+}
+
 /* ---- Samples ---- */
 
 static int check_sample(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -541,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_refuses_every_prefix),
         cmocka_unit_test(test_depth_is_limited),
         cmocka_unit_test(test_kinds_alternate_to_the_last_depth),
+        cmocka_unit_test(test_the_first_mistake_stays),
         cmocka_unit_test(test_reads_all_samples),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

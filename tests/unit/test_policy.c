@@ -52,13 +52,154 @@ static void without_sections_all_is_allowed_but_own_keys(void **state)
     assert_true(policy_allows_model(&policy, "anything"));
 }
 
+static void each_kind_of_section_brings_all_of_its_limits(void **state)
+{
+    struct config_policy sections[] = {everyone, group, user};
+    struct config_policy *policies[] = {&sections[0], &sections[1], &sections[2]};
+    struct config config = {.policies = policies, .n_policies = 3};
+    gid_t groups[] = {7};
+    const struct caller callers[] = {
+        {.uid = 1, .gid = 1},
+        {.uid = 1, .gid = 1, .groups = groups, .n_groups = 1},
+        {.uid = 1000, .gid = 1, .groups = groups, .n_groups = 1},
+    };
+    (void)state;
+
+    for (int i = 0; i < 3; i++) {
+        struct config_policy *s = &sections[i];
+        s->models = i == 1 ? only_a : NULL;
+        s->allow_own_key = i == 2;
+        s->allow_extra_body = i == 1;
+        s->max_concurrent = 10 + i;
+        s->max_queued = 20 + i;
+        s->max_connections = 30 + i;
+        s->max_message_bytes = 40 + i;
+        s->max_memory_bytes = 50 + i;
+        s->requests_per_minute = 60 + i;
+        s->tokens_per_minute = i == 2 ? CONFIG_INFINITY : 70 + i;
+    }
+    for (int i = 0; i < 3; i++) {
+        struct policy p = policy_find(&config, &callers[i]);
+        assert_string_equal(p.name, sections[i].name);
+        assert_int_equal(policy_allows_model(&p, "ada"), true);
+        assert_int_equal(policy_allows_model(&p, "babbage"), i != 1);
+        assert_int_equal(p.allow_own_key, i == 2);
+        assert_int_equal(p.allow_extra_body, i == 1);
+        assert_int_equal(p.max_concurrent, 10 + i);
+        assert_int_equal(p.max_queued, 20 + i);
+        assert_int_equal(p.max_connections, 30 + i);
+        assert_int_equal(p.max_message_bytes, 40 + i);
+        assert_int_equal(p.max_memory_bytes, 50 + i);
+        assert_int_equal(p.requests_per_minute, 60 + i);
+        assert_int_equal(p.tokens_per_minute, i == 2 ? INT64_MAX : 70 + i);
+    }
+}
+
+/* Not what a less specific one says, where the more specific says nothing: each is whole. */
+static void sections_are_not_mixed(void **state)
+{
+    struct config_policy plain = config_policy_default, strict = config_policy_default;
+    struct config_policy *policies[] = {&strict, &plain};
+    struct config config = {.policies = policies, .n_policies = 2};
+    struct caller caller = {.uid = 1000};
+    (void)state;
+
+    strict.allow_extra_body = false;
+    strict.models = only_a;
+    plain.kind = CONFIG_POLICY_USER;
+    plain.id = 1000;
+    struct policy p = policy_find(&config, &caller);
+    assert_true(p.allow_extra_body);
+    assert_true(policy_allows_model(&p, "babbage"));
+    caller.uid = 1001;
+    p = policy_find(&config, &caller);
+    assert_false(p.allow_extra_body);
+    assert_false(policy_allows_model(&p, "babbage"));
+}
+
+static void the_first_of_several_groups_holds(void **state)
+{
+    struct config_policy second = {.kind = CONFIG_POLICY_GROUP, .name = user_name, .id = 8};
+    struct config_policy *policies[] = {&second, &group};
+    struct config config = {.policies = policies, .n_policies = 2};
+    gid_t groups[] = {7, 8};
+    struct caller caller = {.uid = 1, .gid = 1, .groups = groups, .n_groups = 2};
+    (void)state;
+
+    assert_int_equal(policy_find(&config, &caller).models == NULL, true);
+    policies[0] = &group;
+    policies[1] = &second;
+    assert_ptr_equal(policy_find(&config, &caller).models, only_a);
+}
+
+/* A user's number is no group's. */
+static void a_uid_is_no_gid(void **state)
+{
+    struct config_policy *policies[] = {&user, &group};
+    struct config config = {.policies = policies, .n_policies = 2};
+    struct caller caller = {.uid = 7, .gid = 1000};
+    (void)state;
+
+    assert_string_equal(policy_find(&config, &caller).name, "*");
+    assert_ptr_equal(policy_find(&config, &caller).name, config_policy_default.name);
+}
+
 static void models_are_globs(void **state)
 {
+    static char glob_b[] = "ft:[0-9]?", glob_none[] = "";
+    char *several[] = {glob_none, glob_b, glob_a, NULL}, *none[] = {NULL};
     struct policy policy = {.models = only_a};
     (void)state;
 
     assert_true(policy_allows_model(&policy, "ada/1"));
     assert_false(policy_allows_model(&policy, "babbage"));
+    assert_false(policy_allows_model(&policy, "Ada"));
+    policy.models = several;
+    assert_true(policy_allows_model(&policy, "ft:7x"));
+    assert_true(policy_allows_model(&policy, "ada"));
+    assert_false(policy_allows_model(&policy, "ft:7"));
+    policy.models = none;
+    assert_false(policy_allows_model(&policy, "ada"));
+}
+
+static void the_kernel_says_which_groups_a_caller_has(void **state)
+{
+    static const gid_t own[] = {7, 4000000};
+    gid_t before[256];
+    int n_before = getgroups(256, before), fds[2];
+    struct config_policy *policies[] = {&group};
+    struct config config = {.policies = policies, .n_policies = 1};
+    struct caller caller;
+    (void)state;
+
+    assert_true(n_before >= 0);
+    if (setgroups(2, own) < 0)
+        skip(); /* for root only */
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    /* As they were when it connected. */
+    assert_int_equal(setgroups((size_t)n_before, before), 0);
+    assert_int_equal(caller_init(&caller, fds[0]), 0);
+    assert_int_equal(caller.n_groups, 2);
+    assert_memory_equal(caller.groups, own, sizeof own);
+    assert_string_equal(policy_find(&config, &caller).name, "group:7");
+    caller_done(&caller);
+    assert_null(caller.groups);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void a_socket_without_another_end_is_nobodys(void **state)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct caller caller;
+    (void)state;
+
+    assert_int_equal(caller_init(&caller, fd), 0);
+    assert_int_equal(caller.uid, (uid_t)-1);
+    assert_int_equal(caller.gid, (gid_t)-1);
+    assert_int_equal(caller.n_groups, 0);
+    caller_done(&caller);
+    close(fd);
 }
 
 static void the_kernel_says_who_called(void **state)
@@ -84,7 +225,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_most_specific_section_holds),
         cmocka_unit_test(without_sections_all_is_allowed_but_own_keys),
+        cmocka_unit_test(each_kind_of_section_brings_all_of_its_limits),
+        cmocka_unit_test(sections_are_not_mixed),
+        cmocka_unit_test(the_first_of_several_groups_holds),
+        cmocka_unit_test(a_uid_is_no_gid),
         cmocka_unit_test(models_are_globs),
+        cmocka_unit_test(the_kernel_says_which_groups_a_caller_has),
+        cmocka_unit_test(a_socket_without_another_end_is_nobodys),
         cmocka_unit_test(the_kernel_says_who_called),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

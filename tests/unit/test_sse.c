@@ -502,6 +502,46 @@ static void test_many_short_lines_take_linear_time(void **state)
     free(piece);
 }
 
+#define B16  "bbbbbbbbbbbbbbbb"
+#define LONG B16 B16 B16 B16 B16 B16 B16 B16 B16 B16 B16 B16 B16 B16 B16 B16 B16
+
+/* What is kept between pieces is the account's; what is over it is refused, for good. */
+static void test_account_that_is_used_up_ends_the_stream(void **state)
+{
+    static const struct {
+        const char *first, *then;
+    } cases[] = {
+        {"data: a", LONG "\n\n"},                           /* a line's end */
+        {"data: a", "bbbbbbbbbbbbbbbbbbbbbbbb"},            /* its middle */
+        {"data: a\ndata: b\n", "data: bbbbbbbbbbbbbbbb\n"}, /* an event's next line */
+        {"", "data: a\n"},                                  /* an event's only line */
+        {"\xef\xbb", "data: a\n\n"},                        /* what was no BOM */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct memory memory = MEMORY_INIT(SIZE_MAX, NULL);
+        struct events events = {.text = BUFFER_INIT(EVENT_MAX)};
+        struct sse_parser p;
+
+        sse_parser_init(&p, EVENT_MAX, &memory);
+        assert_int_equal(feed(&p, cases[i].first, strlen(cases[i].first), &events), 0);
+        memory.limit = memory.used;
+        /* There may be room left in what is allocated. */
+        for (int n = 0; n < 1000 && p.error == 0; n++)
+            feed(&p, cases[i].then, strlen(cases[i].then), &events);
+        assert_int_equal(p.error, -EDQUOT);
+        size_t n = events.n;
+        memory.limit = SIZE_MAX;
+        assert_int_equal(feed(&p, "\n\ndata: c\n\n", 11, &events), -EDQUOT);
+        assert_int_equal(sse_parser_finish(&p, on_event, &events), -EDQUOT);
+        assert_int_equal(events.n, n);
+        sse_parser_done(&p);
+        assert_int_equal(memory.used, 0);
+        buffer_done(&events.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -531,6 +571,7 @@ int main(void)
         cmocka_unit_test(test_endless_line_is_refused_in_bounded_memory),
         cmocka_unit_test(test_callback_stops_the_parser),
         cmocka_unit_test(test_many_short_lines_take_linear_time),
+        cmocka_unit_test(test_account_that_is_used_up_ends_the_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
