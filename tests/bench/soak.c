@@ -345,7 +345,8 @@ static void configure(struct soak *s)
              "[policy *]\nmax_concurrent = 80\nmax_queued = 1000\n"
              "[upstream sandbox]\nmodels = sandbox\nbase_url = %s/v1\nauth = none\n"
              "[upstream fake]\nmodels = fake\nbase_url = %s\ncredential_file = %s\n"
-             "first_byte_timeout = 2s\nidle_timeout = 1s\nmax_concurrent = 40\n",
+             "first_byte_timeout = 500ms\nidle_timeout = 500ms\nmax_retries = 1\n"
+             "max_concurrent = 40\n",
              s->sandbox.url, fake_base_url(s->scene.fake), key);
     daemon_configure(&s->scene.daemon, text);
 }
