@@ -144,7 +144,7 @@ EXPORT const char *completion_error_status_name(const completion_error *e)
 #define GETTER(type, name, absent)                                                                 \
     EXPORT type completion_error_##name(const completion_error *e)                                 \
     {                                                                                              \
-        return e ? e->name : absent;                                                               \
+        return e ? e->name : (absent);                                                             \
     }
 GETTER(const char *, message, "")
 GETTER(const char *, reason, "")

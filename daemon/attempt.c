@@ -58,9 +58,10 @@ static void fail_for_queue(struct call *call, enum queue_answer answer, const st
                  policy->name, policy->max_concurrent, policy->max_queued);
     else
         snprintf(text, sizeof text,
-                 "too many calls wait for upstream \"%.64s\" (max_concurrent = %zu, max_queued = "
-                 "%zu); try again later",
-                 settings->name, settings->max_concurrent, settings->max_queued);
+                 "too many calls wait for upstream \"%.64s\" (max_concurrent = %lld, max_queued = "
+                 "%lld); try again later",
+                 settings->name, (long long)settings->max_concurrent,
+                 (long long)settings->max_queued);
     fail(call, GRPC_RESOURCE_EXHAUSTED, "LOCAL_QUEUE_FULL", 1000, text);
 }
 

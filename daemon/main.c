@@ -144,19 +144,20 @@ static void exclude_memory_from_cores(void)
     }
 }
 
-/* No core dumps, no reading of our memory by others of our user. */
-static void harden(void)
+/* No core dumps, no reading of our memory by others of our user. False: they may read it. */
+static bool harden(void)
 {
     struct rlimit none = {0, 0}, files;
 
     exclude_memory_from_cores();
-    prctl(PR_SET_DUMPABLE, 0);
+    bool is_shut = prctl(PR_SET_DUMPABLE, 0) == 0;
     setrlimit(RLIMIT_CORE, &none);
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
+    return is_shut;
 }
 
 /* Whoever started us may have blocked signals, and a stray one is no reason to die. A SIGHUP that
@@ -424,7 +425,7 @@ int main(int argc, char **argv)
     r = options_parse(argc, argv, &d.options);
     if (r >= 0)
         return r;
-    harden();
+    bool is_shut = harden();
     settle_signals();
     environment_take(&d.environment);
     if (d.options.check_config) {
@@ -433,6 +434,9 @@ int main(int argc, char **argv)
         return r;
     }
     log_init(&d.log);
+    if (!is_shut)
+        log_warning(&d.log, "the kernel refuses PR_SET_DUMPABLE: other processes of this user may "
+                            "read keys from memory");
     if (curl_memory_init() < 0) {
         log_error(&d.log, "libcurl can't be initialised");
         return 1;

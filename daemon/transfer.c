@@ -121,7 +121,7 @@ static void copy_header(CURL *easy, const char *name, char *out, size_t size)
         return;
     size_t n = 0;
     for (const char *c = header->value; *c && n + 1 < size; c++)
-        out[n++] = *c >= ' ' && *c <= '~' ? *c : '?';
+        out[n++] = (char)(*c >= ' ' && *c <= '~' ? *c : '?');
     out[n] = '\0';
 }
 
@@ -173,7 +173,7 @@ static void report_head(struct transfer *t)
     head.retry_after_ms = retry_after_ms(t->easy);
     text[0] = '\0';
     copy_header(t->easy, "x-should-retry", text, sizeof text);
-    head.should_retry = !strcmp(text, "true") ? 't' : !strcmp(text, "false") ? 'f' : 0;
+    head.should_retry = (char)(!strcmp(text, "true") ? 't' : !strcmp(text, "false") ? 'f' : 0);
     if (t->state != TRANSFER_RUNNING)
         return;
     t->handler->head(t->user, &head);

@@ -220,10 +220,11 @@ void grpc_server_call_receive_end(struct grpc_server_call *call)
         fail(call, GRPC_UNIMPLEMENTED, "no request message");
         return;
     }
-    if (check_body(call, &n) == 0) {
+    int rc = check_body(call, &n);
+    if (rc == 0)
         fail(call, GRPC_INTERNAL, "the request message is cut short");
+    if (rc <= 0)
         return;
-    }
 
     struct buffer body = call->body;
     call->body = BUFFER_INIT(0);
