@@ -197,6 +197,16 @@ static bool on_event(void *user, const uint8_t *data, size_t len)
     return reply_with(user, data, len, false);
 }
 
+/* Who goes on behind [DONE] is not to be asked on the same connection. */
+static void finish_done(struct call *call)
+{
+    if (call->transfer && sse_parser_has_surplus(&call->sse)) {
+        upstream_cancel(call->transfer);
+        call->transfer = NULL;
+    }
+    call_finish(call);
+}
+
 /* [DONE] without an error before it is the only proof that a stream is whole. */
 static void check_events(struct call *call, int r)
 {
@@ -209,7 +219,7 @@ static void check_events(struct call *call, int r)
     else if (sse_parser_is_done(&call->sse) && call->n_replies == 0 && call->saw_other_events)
         fail_without_choices(call);
     else if (sse_parser_is_done(&call->sse))
-        call_finish(call);
+        finish_done(call);
 }
 
 static void on_data(void *user, const uint8_t *data, size_t len)
@@ -295,6 +305,11 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
         reason = "UPSTREAM_TLS";
         what = "can't be trusted (check its certificate, base_url and ca_file)";
         break;
+    case TRANSFER_TLS_FAILED:
+        reason = "UPSTREAM_TLS";
+        what =
+            "failed to negotiate TLS (check base_url, and that the server speaks TLS 1.2 or 1.3)";
+        break;
     case TRANSFER_CONNECT_TIMEOUT:
         reason = "UPSTREAM_TIMEOUT";
         what = "did not accept a connection in time";
@@ -320,6 +335,10 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
         reason = "UPSTREAM_BROKEN";
         what = "closed the connection, and resend = no forbids to send the request again";
         break;
+    case TRANSFER_LOOKUPS_HANG:
+        reason = "UPSTREAM_UNREACHABLE";
+        what = "was not asked: too many look-ups of names hang (check the name servers)";
+        break;
     case TRANSFER_OUT_OF_MEMORY:
         call_fail_for_memory(call, -ENOMEM, answer_phase(result->phase));
         return;
@@ -330,20 +349,21 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
     }
     snprintf(text, sizeof text, "upstream \"%s\" %s%s%s%s", settings->name, what, timer,
              *result->reason ? ": " : "", result->reason);
-    fail_attempt(call,
-                 &(struct retry_facts){
-                     .retry_after_ms = -1,
-                     .was_sent = result->n_sent > 0,
-                     .is_final = call->head.status > 0 || outcome == TRANSFER_TLS_REFUSED,
-                 },
-                 &(struct call_error){
-                     .status = GRPC_UNAVAILABLE,
-                     .reason = reason,
-                     .message = text,
-                     .phase = answer_phase(result->phase),
-                     .maybe_executed = result->n_sent > 0,
-                     .retryable = true,
-                 });
+    fail_attempt(
+        call,
+        &(struct retry_facts){
+            .retry_after_ms = -1,
+            .was_sent = result->n_sent > 0,
+            .is_final = call->head.status > 0 || outcome == TRANSFER_TLS_REFUSED,
+        },
+        &(struct call_error){
+            .status = outcome == TRANSFER_LOOKUPS_HANG ? GRPC_RESOURCE_EXHAUSTED : GRPC_UNAVAILABLE,
+            .reason = reason,
+            .message = text,
+            .phase = answer_phase(result->phase),
+            .maybe_executed = result->n_sent > 0,
+            .retryable = true,
+        });
 }
 
 /* Without [DONE], only a server that is known to leave it out is believed, and only if every choice

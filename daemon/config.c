@@ -15,6 +15,7 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "config_file.h"
 #include "config_value.h"
 #include "environment.h"
 
@@ -324,11 +325,10 @@ static char *read_line(char *text, int size, void *user)
 static int parse_file(struct config *c, const char *path, struct config_error *error)
 {
     struct parse p = {.config = c, .error = error, .file = path};
+    int r = config_file_open(path, &p.stream);
 
-    p.stream = fopen(path, "re");
-    if (!p.stream) {
-        int r = -errno;
-        snprintf(error->text, sizeof error->text, "%s: %s", path, strerror(-r));
+    if (r < 0) {
+        snprintf(error->text, sizeof error->text, "%s: %s", path, config_file_fault(r));
         return r;
     }
     int line = ini_parse_stream(read_line, &p, handle_key, &p);
@@ -435,6 +435,18 @@ static int upstream_set_url(struct config_upstream *u, struct config_error *erro
     return code == CURLUE_OK ? 0 : upstream_fail(error, u, "base_url and query do not make a URL");
 }
 
+/* libcurl looks at the file with each new connection; a mistake should show before all calls fail.
+ */
+static int upstream_check_ca(const struct config_upstream *u, struct config_error *error)
+{
+    int r = u->ca_file ? config_file_find_certificate(u->ca_file) : 0;
+
+    if (r < 0)
+        snprintf(error->text, sizeof error->text, "[upstream %.64s]: ca_file %.200s: %s", u->name,
+                 u->ca_file, config_file_fault(r));
+    return r;
+}
+
 static int upstream_set_key(struct config_upstream *u, struct config_error *error)
 {
     const char *directory = getenv("CREDENTIALS_DIRECTORY");
@@ -499,6 +511,8 @@ static int config_complete(struct config *c, const struct environment *environme
         if (!u->models && config_list_append(&u->models, "*", 1) < 0)
             return upstream_fail(error, u, "out of memory");
         r = upstream_set_url(u, error);
+        if (r == 0)
+            r = upstream_check_ca(u, error);
         if (r == 0)
             r = upstream_set_key(u, error);
     }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,8 @@ static const char usage[] =
     "https://api.openai.com/v1) with the key in OPENAI_API_KEY.\n"
     "\n"
     "Signals: SIGTERM and SIGINT let the calls in flight end, then exit; a second one exits at\n"
-    "once. SIGHUP reads the configuration and the keys again.\n"
+    "once. SIGHUP reads the configuration and the keys again. SIGUSR1, SIGUSR2 and SIGALRM are\n"
+    "ignored.\n"
     "\n"
     "Examples:\n"
     "  OPENAI_API_KEY=... completiond\n"
@@ -157,6 +159,28 @@ static void harden(void)
     }
 }
 
+/* Whoever started us may have blocked signals, and a stray one is no reason to die. A SIGHUP that
+ * comes before there is a handler waits for it. */
+static void settle_signals(void)
+{
+    static const int strays[] = {SIGUSR1, SIGUSR2, SIGALRM};
+    sigset_t only_reload;
+
+    for (size_t i = 0; i < sizeof strays / sizeof *strays; i++)
+        signal(strays[i], SIG_IGN);
+    sigemptyset(&only_reload);
+    sigaddset(&only_reload, SIGHUP);
+    sigprocmask(SIG_SETMASK, &only_reload, NULL);
+}
+
+static void unblock_signals(void)
+{
+    sigset_t none;
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 /* ---- Sockets ---- */
 
 /* The default socket, whose directory may have to be made. */
@@ -223,7 +247,7 @@ static int open_server(struct daemon *d)
 {
     int by_hand[LISTEN_MAX], *passed = NULL;
     size_t n = 0;
-    char what[128] = "LISTEN_FDS can't be read";
+    char what[128] = "out of memory";
     int r = systemd_listen_fds(&passed, what);
 
     if (r < 0) {
@@ -300,7 +324,7 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
         log_info(&d->log, "configuration read again");
         systemd_notify("READY=1\nSTATUS=Serving");
     } else {
-        log_error(&d->log, "the configuration stays as it was");
+        log_warning(&d->log, "the configuration stays as it was");
         systemd_notify("READY=1\nSTATUS=Serving; the last reload failed");
     }
 }
@@ -310,7 +334,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *user)
     struct daemon *d = user;
 
     (void)fd, (void)what;
-    systemd_notify("WATCHDOG=1");
+    systemd_notify_watchdog();
     worker_arm(&d->watchdog, systemd_watchdog_us());
 }
 
@@ -326,6 +350,7 @@ static int watch(struct daemon *d)
         if (evsignal_add(&d->signals[i], NULL) < 0)
             return -ENOMEM;
     }
+    unblock_signals();
     evtimer_assign(&d->watchdog, d->worker.base, on_watchdog, d);
     return systemd_watchdog_us() > 0 ? worker_arm(&d->watchdog, systemd_watchdog_us()) : 0;
 }
@@ -339,22 +364,36 @@ static void unwatch(struct daemon *d)
         evtimer_del(&d->watchdog);
 }
 
+static int run(struct daemon *d)
+{
+    int r = watch(d);
+
+    if (r == 0) {
+        systemd_notify("READY=1\nSTATUS=Serving");
+        r = worker_run(&d->worker);
+    }
+    remove_sockets(d);
+    if (r < 0)
+        log_error(&d->log, "the event loop failed: %s", strerror(-r));
+    else
+        log_info(&d->log, "stopped");
+    return r;
+}
+
 static int serve(struct daemon *d)
 {
     int r = worker_init(&d->worker, &d->log);
 
+    if (r < 0)
+        log_error(&d->log, "there is no event loop: %s", strerror(-r));
+    /* Nobody inherits what libcurl made for itself by now. An old kernel can't do that. */
+    (void)close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     if (r == 0)
         r = configure(d);
     if (r == 0)
         r = open_server(d);
     if (r == 0)
-        r = watch(d);
-    if (r == 0) {
-        systemd_notify("READY=1\nSTATUS=Serving");
-        r = worker_run(&d->worker);
-        remove_sockets(d);
-        log_info(&d->log, "stopped");
-    }
+        r = run(d);
     unwatch(d);
     server_free(d->worker.server);
     worker_done(&d->worker);
@@ -386,6 +425,7 @@ int main(int argc, char **argv)
     if (r >= 0)
         return r;
     harden();
+    settle_signals();
     environment_take(&d.environment);
     if (d.options.check_config) {
         r = check_config(&d.options, &d.environment);

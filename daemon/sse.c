@@ -38,6 +38,11 @@ bool sse_parser_is_done(const struct sse_parser *p)
     return p->done;
 }
 
+bool sse_parser_has_surplus(const struct sse_parser *p)
+{
+    return p->surplus;
+}
+
 static bool is_over(const struct sse_parser *p)
 {
     return p->done || p->stopped || p->error;
@@ -207,6 +212,8 @@ int sse_parser_feed(struct sse_parser *p, const uint8_t *data, size_t len, sse_e
         complete_line(p, data, (size_t)(eol - data), event, user);
         data = eol + 1;
     }
+    for (; p->done && data < end; data++)
+        p->surplus = p->surplus || (*data != '\r' && *data != '\n');
     keep_in_place(p);
     if (!p->error)
         p->error = p->data.error;

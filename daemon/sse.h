@@ -31,6 +31,7 @@ struct sse_parser {
     uint8_t n_bom; /* bytes of a BOM seen at the beginning */
     bool at_start, after_cr, has_data;
     bool done;    /* [DONE] */
+    bool surplus; /* more than line ends behind it */
     bool stopped; /* the callback said so */
 };
 
@@ -53,5 +54,8 @@ int sse_parser_finish(struct sse_parser *p, sse_event_fn event, void *user);
 
 /* "[DONE]" has been seen. */
 bool sse_parser_is_done(const struct sse_parser *p);
+
+/* The piece that it was in went on with more than line ends. */
+bool sse_parser_has_surplus(const struct sse_parser *p);
 
 #endif

@@ -3,10 +3,14 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <systemd/sd-daemon.h>
 
@@ -17,6 +21,9 @@ int systemd_listen_fds(int **ret_fds, char ret_what[static 128])
     char **names = NULL;
     int n = sd_listen_fds_with_names(1, &names), n_kept = 0, r = 0;
 
+    if (n < 0)
+        snprintf(ret_what, 128, "the sockets passed in (LISTEN_FDS, LISTEN_PID) can't be used: %s",
+                 strerror(-n));
     if (n <= 0)
         return n;
     int *fds = calloc((size_t)n, sizeof *fds);
@@ -51,6 +58,30 @@ bool systemd_is_service(void)
     return getenv("INVOCATION_ID") && getenv("NOTIFY_SOCKET");
 }
 
+/* sd_notify() itself would wait for ever for a reader that is stuck. */
+static void send_state(const char *text, int flags)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct timeval patience = {.tv_sec = 1};
+    size_t len = path ? strlen(path) : 0;
+
+    if (len < 2 || len >= sizeof address.sun_path || (*path != '/' && *path != '@'))
+        return;
+    memcpy(address.sun_path, path, len);
+    if (*path == '@')
+        address.sun_path[0] = '\0';
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (sendto(fd, text, strlen(text), MSG_NOSIGNAL | flags, (struct sockaddr *)&address,
+               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0) {
+        /* Nobody is there; all works without. */
+    }
+    close(fd);
+}
+
 void systemd_notify(const char *format, ...)
 {
     char text[512];
@@ -59,7 +90,12 @@ void systemd_notify(const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    sd_notify(0, text);
+    send_state(text, 0);
+}
+
+void systemd_notify_watchdog(void)
+{
+    send_state("WATCHDOG=1", MSG_DONTWAIT);
 }
 
 void systemd_notify_reloading(void)

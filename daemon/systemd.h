@@ -14,11 +14,15 @@ int systemd_listen_fds(int **ret_fds, char ret_what[static 128]);
 /* Started by systemd, and so not by hand. */
 bool systemd_is_service(void);
 
-/* Lines of sd_notify(3): "READY=1\nSTATUS=...". */
+/* Lines of sd_notify(3): "READY=1\nSTATUS=...". They must arrive: if whoever reads them is busy, it
+ * waits, for a second at most. */
 void systemd_notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* RELOADING=1 with the time that Type=notify-reload wants. */
 void systemd_notify_reloading(void);
+
+/* WATCHDOG=1. Never waits: if it does not arrive, the next one does. */
+void systemd_notify_watchdog(void);
 
 /* How often WATCHDOG=1 is to be said, or 0. */
 int64_t systemd_watchdog_us(void);

@@ -14,11 +14,13 @@
 #include "upstream_internal.h"
 #include "worker.h"
 
-/* How long, and how many bytes, a finished stream gets to come to the end of its response. */
-enum { FINISH_US = 250000, FINISH_BYTES = 65536 };
+/* How long, and how many line ends, a finished stream gets to come to the end of its response. */
+enum { FINISH_US = 250000, FINISH_BYTES = 64 };
 
 /* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
-enum { HEAD_MAX_BYTES = 256 << 10 };
+enum { HEAD_MAX_BYTES = 256 << 10, FOLD_BYTES = 4 << 10 };
+
+enum { DAY_S = 86400 };
 
 enum transfer_state {
     TRANSFER_RUNNING,
@@ -35,11 +37,13 @@ struct transfer {
     const struct transfer_handler *handler;
     void *user;
     struct multi_user multi_user;
+    struct lookup_user lookup;
+    enum lookup_answer lookup_answer;
     struct event timer;
     struct task release, resume;
     enum transfer_state state;
     bool in_multi, pause, is_paused, head_seen, body_seen;
-    bool not_resent;
+    bool not_resent, is_misled;
     unsigned n_sent;
     size_t n_discarded, n_head_bytes;
     int64_t start_us, last_byte_us;
@@ -81,7 +85,30 @@ static void transfer_end(struct transfer *t)
     t->state = TRANSFER_ENDED;
     t->handler = NULL;
     evtimer_del(&t->timer);
+    lookup_leave(&t->upstream->lookup, &t->lookup);
     worker_defer(t->upstream->worker, &t->release);
+}
+
+/* ---- The name ---- */
+
+/* libcurl wants to look it up. */
+static int on_lookup(void *resolver, void *reserved, void *user)
+{
+    struct transfer *t = user;
+
+    (void)resolver, (void)reserved;
+    t->lookup_answer = lookup_begin(&t->upstream->lookup, &t->lookup);
+    return t->lookup_answer != LOOKUP_GO;
+}
+
+/* Who has written an address into the configuration means it. */
+static bool on_connects(struct multi_user *multi_user, const struct sockaddr *address)
+{
+    struct transfer *t = container_of(multi_user, struct transfer, multi_user);
+
+    lookup_found(&t->upstream->lookup, &t->lookup);
+    t->is_misled = !t->upstream->is_numeric && !lookup_may_lead_to(address);
+    return !t->is_misled;
 }
 
 /* ---- What came ---- */
@@ -98,7 +125,8 @@ static void copy_header(CURL *easy, const char *name, char *out, size_t size)
     out[n] = '\0';
 }
 
-/* Seconds or a date. What does not fit counts as not said. */
+/* Seconds or a date. What does not fit counts as not said. A date is as good as the two clocks:
+ * nobody is told to wait for years because one of them is wrong. */
 static int64_t retry_after_ms(CURL *easy)
 {
     char text[64] = "", *end;
@@ -115,7 +143,11 @@ static int64_t retry_after_ms(CURL *easy)
         return number >= 0 && number < 1e9 ? (int64_t)(number * 1000) : -1;
     time_t date = *text ? curl_getdate(text, NULL) : -1;
     time_t now = time(NULL);
-    return date < 0 ? -1 : date <= now ? 0 : (int64_t)(date - now) * 1000;
+    if (date < 0)
+        return -1;
+    return date <= now          ? 0
+           : date - now < DAY_S ? (int64_t)(date - now) * 1000
+                                : DAY_S * INT64_C(1000);
 }
 
 static void report_head(struct transfer *t)
@@ -158,12 +190,25 @@ static size_t on_header(char *line, size_t size, size_t n, void *user)
     (void)size;
     t->last_byte_us = worker_now_us();
     t->n_head_bytes += n;
+    /* libcurl copies all that it has of the head for each line that goes on with the one before. */
+    if (n > 0 && (*line == ' ' || *line == '\t'))
+        t->n_head_bytes += FOLD_BYTES;
     if (t->n_head_bytes > HEAD_MAX_BYTES)
         return 0;
     /* The empty line behind the headers; 1xx and trailers have one too. */
     if ((n == 2 || n == 1) && line[n - 1] == '\n' && !t->head_seen)
         report_head(t);
     return t->state == TRANSFER_ENDED ? 0 : n;
+}
+
+/* Who says more than that it has ended is not to be asked on the same connection. */
+static size_t discard(struct transfer *t, const char *data, size_t n)
+{
+    t->n_discarded += n;
+    for (size_t i = 0; i < n && t->n_discarded <= FINISH_BYTES; i++)
+        if (data[i] != '\r' && data[i] != '\n')
+            return 0;
+    return t->n_discarded <= FINISH_BYTES ? n : 0;
 }
 
 static size_t on_data(char *data, size_t size, size_t n, void *user)
@@ -174,7 +219,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
     if (t->state == TRANSFER_ENDED)
         return 0;
     if (t->state == TRANSFER_FINISHING)
-        return (t->n_discarded += n) > FINISH_BYTES ? 0 : n;
+        return discard(t, data, n);
     if (t->pause) {
         t->is_paused = true;
         return CURL_WRITEFUNC_PAUSE;
@@ -197,6 +242,7 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
         return CURL_PREREQFUNC_ABORT;
     }
     t->n_sent++;
+    t->multi_user.is_sent = true;
     if (t->upstream->breaker.n_failures > 0)
         upstream_report(t->upstream, true);
     return CURL_PREREQFUNC_OK;
@@ -206,7 +252,7 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
 
 enum transfer_phase upstream_phase(const struct transfer *t)
 {
-    curl_off_t resolved = 0, connected = 0;
+    curl_off_t resolved = 0;
 
     if (t->body_seen)
         return TRANSFER_BODY;
@@ -215,15 +261,18 @@ enum transfer_phase upstream_phase(const struct transfer *t)
     if (t->n_sent > 0)
         return TRANSFER_SEND;
     curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
-    curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected);
-    return connected > 0 ? TRANSFER_TLS : resolved > 0 ? TRANSFER_CONNECT : TRANSFER_RESOLVE;
+    return t->multi_user.is_connected ? TRANSFER_TLS
+           : resolved > 0             ? TRANSFER_CONNECT
+                                      : TRANSFER_RESOLVE;
 }
 
 static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
 {
     if (t->not_resent)
         return TRANSFER_NOT_RESENT;
-    if (t->n_head_bytes > HEAD_MAX_BYTES && !t->body_seen)
+    if (t->lookup_answer == LOOKUP_TOO_MANY)
+        return TRANSFER_LOOKUPS_HANG;
+    if (t->n_head_bytes > HEAD_MAX_BYTES)
         return TRANSFER_HEAD_TOO_LARGE;
     switch (code) {
     case CURLE_OK:
@@ -235,6 +284,7 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
     case CURLE_OPERATION_TIMEDOUT:
         return TRANSFER_CONNECT_TIMEOUT;
     case CURLE_SSL_CONNECT_ERROR:
+        return TRANSFER_TLS_FAILED;
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CIPHER:
     case CURLE_PEER_FAILED_VERIFICATION:
@@ -254,7 +304,9 @@ static void transfer_report(struct transfer *t, enum transfer_outcome outcome, c
     const struct transfer_handler *handler = t->handler;
     struct transfer_result result = {
         .outcome = outcome,
-        .phase = upstream_phase(t),
+        .phase = outcome == TRANSFER_TLS_REFUSED || outcome == TRANSFER_TLS_FAILED
+                     ? TRANSFER_TLS
+                     : upstream_phase(t),
         .n_sent = t->n_sent,
         .reason = reason,
     };
@@ -263,10 +315,18 @@ static void transfer_report(struct transfer *t, enum transfer_outcome outcome, c
 
     if (is_unreachable)
         upstream_report(t->upstream, false);
-
+    if (is_unreachable)
+        lookup_failed(&t->upstream->lookup, &t->lookup);
     transfer_end(t);
     if (was_running)
         handler->done(t->user, &result);
+}
+
+static const char *reason_of(const struct transfer *t, CURLcode code)
+{
+    return t->is_misled       ? "its name leads to an address that is no server's"
+           : code == CURLE_OK ? ""
+                              : curl_easy_strerror(code);
 }
 
 static void on_ended(struct multi_user *multi_user, CURLcode code)
@@ -274,8 +334,24 @@ static void on_ended(struct multi_user *multi_user, CURLcode code)
     struct transfer *t = container_of(multi_user, struct transfer, multi_user);
 
     t->in_multi = false;
-    if (t->state != TRANSFER_ENDED)
-        transfer_report(t, outcome_of(t, code), code == CURLE_OK ? "" : curl_easy_strerror(code));
+    if (t->state != TRANSFER_ENDED && !t->lookup.is_waiting)
+        transfer_report(t, outcome_of(t, code), reason_of(t, code));
+}
+
+static void on_lookup_over(struct lookup_user *lookup)
+{
+    struct transfer *t = container_of(lookup, struct transfer, lookup);
+
+    t->in_multi = multi_add(transfer_multi(t), t->easy, &t->multi_user) == 0;
+    if (!t->in_multi)
+        transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
+}
+
+static void on_lookup_failed(struct lookup_user *lookup)
+{
+    struct transfer *t = container_of(lookup, struct transfer, lookup);
+
+    transfer_report(t, TRANSFER_UNREACHABLE, curl_easy_strerror(CURLE_COULDNT_RESOLVE_HOST));
 }
 
 /* When the timer is due at the earliest, seen from now. */
@@ -372,6 +448,10 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     t->handler = handler;
     t->user = user;
     t->multi_user.ended = on_ended;
+    t->multi_user.connects = on_connects;
+    t->lookup.go_on = on_lookup_over;
+    t->lookup.failed = on_lookup_failed;
+    t->multi_user.is_alone = u->settings->http_version != CONFIG_HTTP_2 || !upstream_has_http_2();
     t->release.run = run_release;
     t->resume.run = run_resume;
     t->start_us = worker_now_us();
@@ -396,8 +476,11 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, on_send);
     curl_easy_setopt(t->easy, CURLOPT_PREREQDATA, t);
-    curl_easy_setopt(t->easy, CURLOPT_PRIVATE, &t->multi_user);
-    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy) < 0) {
+    if (!u->is_numeric) {
+        curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_FUNCTION, on_lookup);
+        curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_DATA, t);
+    }
+    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy, &t->multi_user) < 0) {
         transfer_free(t);
         return -ENOMEM;
     }

@@ -3,7 +3,9 @@
  */
 #include "upstream.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,6 +91,19 @@ struct curl_slist *upstream_headers_free(struct curl_slist *nodes)
 
 /* ---- Servers ---- */
 
+/* With a proxy it is the proxy's name that is looked up. */
+static bool is_numeric(const struct config_upstream *settings, CURLU *url)
+{
+    struct in_addr address;
+    char *host = NULL;
+    bool is = settings->unix_path;
+
+    if (!is && !settings->proxy && curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK)
+        is = *host == '[' || inet_pton(AF_INET, host, &address) == 1;
+    curl_free(host);
+    return is;
+}
+
 int upstream_new(struct worker *worker, struct config *config,
                  const struct config_upstream *settings, struct upstream **ret)
 {
@@ -103,6 +118,7 @@ int upstream_new(struct worker *worker, struct config *config,
     u->config = config_ref(config);
     queue_init(&u->queue, worker, settings->max_concurrent, settings->max_queued);
     retry_budget_init(&u->retry_budget);
+    lookup_init(&u->lookup, worker);
     u->url = curl_url();
     if (!u->url ||
         curl_url_set(u->url, CURLUPART_URL, settings->url, CURLU_PATH_AS_IS) != CURLUE_OK ||
@@ -111,6 +127,7 @@ int upstream_new(struct worker *worker, struct config *config,
         upstream_unref(u);
         return -ENOMEM;
     }
+    u->is_numeric = is_numeric(settings, u->url);
     if (settings->http_version == CONFIG_HTTP_2 && !upstream_has_http_2())
         log_warning(worker->log,
                     "[upstream %s] http_version = 2 needs libcurl 8.4 or newer; using HTTP/1.1",
@@ -132,6 +149,7 @@ struct upstream *upstream_unref(struct upstream *u)
     while (u->n_idle > 0)
         curl_easy_cleanup(u->idle[--u->n_idle]);
     queue_done(&u->queue);
+    lookup_done(&u->lookup);
     curl_url_cleanup(u->url);
     upstream_headers_free(u->headers_unary);
     upstream_headers_free(u->headers_stream);
@@ -209,6 +227,13 @@ static bool set_proxy(CURL *easy, const char *proxy)
            curl_easy_setopt(easy, CURLOPT_NOPROXY, "") == CURLE_OK;
 }
 
+/* libcurl's own sockets would be inherited. */
+static int on_socket(void *user, curl_socket_t fd, curlsocktype purpose)
+{
+    (void)user, (void)purpose;
+    return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? CURL_SOCKOPT_ERROR : CURL_SOCKOPT_OK;
+}
+
 /* Options that hold for every request to this server. */
 static CURL *easy_new(const struct upstream *u)
 {
@@ -222,6 +247,7 @@ static CURL *easy_new(const struct upstream *u)
         curl_easy_setopt(easy, CURLOPT_CURLU, u->url) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_USERAGENT, "completiond/" COMPLETIOND_VERSION) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket) == CURLE_OK &&
         set_proxy(easy, s->proxy) &&
         (!s->unix_path ||
          curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, s->unix_path) == CURLE_OK) &&

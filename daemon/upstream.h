@@ -71,13 +71,15 @@ enum transfer_phase {
 enum transfer_outcome {
     TRANSFER_COMPLETE,           /* the response is whole, as far as HTTP can tell */
     TRANSFER_UNREACHABLE,        /* no connection; nothing was sent */
-    TRANSFER_TLS_REFUSED,        /* the server's certificate or protocol was not accepted */
+    TRANSFER_TLS_REFUSED,        /* the server's certificate was not accepted */
+    TRANSFER_TLS_FAILED,         /* the two could not agree, or the other side broke off */
     TRANSFER_BROKEN,             /* the connection broke, or spoke something else than HTTP */
     TRANSFER_CONNECT_TIMEOUT,    /* connect_timeout */
     TRANSFER_FIRST_BYTE_TIMEOUT, /* first_byte_timeout */
     TRANSFER_IDLE_TIMEOUT,       /* idle_timeout */
     TRANSFER_HEAD_TOO_LARGE,     /* more than 256 KiB of headers, those of 1xx among them */
     TRANSFER_NOT_RESENT,         /* a reused connection turned out to be dead, and resend = no */
+    TRANSFER_LOOKUPS_HANG,       /* too many look-ups of names hang; nothing was sent */
     TRANSFER_OUT_OF_MEMORY,
 };
 

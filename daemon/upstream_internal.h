@@ -5,6 +5,7 @@
 #include <curl/curl.h>
 
 #include "breaker.h"
+#include "lookup.h"
 #include "upstream.h"
 
 enum { IDLE_HANDLES = 64 };
@@ -14,13 +15,15 @@ struct upstream {
     struct worker *worker;
     struct config *config; /* a reference, which keeps settings */
     const struct config_upstream *settings;
-    CURLU *url; /* parsed once; the handles refer to it */
+    CURLU *url;      /* parsed once; the handles refer to it */
+    bool is_numeric; /* there is no name to look up */
     struct curl_slist *headers_unary, *headers_stream;
     CURL *idle[IDLE_HANDLES]; /* with all options of this server set */
     size_t n_idle;
     struct queue queue;
     struct retry_budget retry_budget;
     struct breaker breaker;
+    struct lookup lookup;
     int64_t last_complaint_us;
 };
 

@@ -20,6 +20,7 @@ done
 
 if [ -z "$build" ]; then
     build=$source/build/release
+    sh "$source/packaging/install-dependencies.sh" build bench >&2
     (cd "$source" && cmake --preset release >/dev/null)
     cmake --build "$build" --target completiond bench_upstream bench_direct bench_client >&2
 fi
@@ -56,6 +57,10 @@ log_level = warning
 [upstream bench]
 base_url = $base_url
 auth = none
+max_concurrent = 1000
+
+[policy *]
+max_concurrent = 1000
 END
 "$build/daemon/completiond" --config "$dir/completiond.conf" --listen "$dir/rpc.sock" &
 daemon=$!

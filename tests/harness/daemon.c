@@ -62,7 +62,8 @@ static size_t append_list(const char **list, size_t n, const char *const *more)
 static void run_child(const struct daemon *d, const struct daemon_options *o, pid_t parent,
                       const char **arguments, const char **environment, char *listen_pid)
 {
-    int log = o->stderr_fd > 0 ? o->stderr_fd : open(d->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    int log = o->stderr_fd > 0 ? o->stderr_fd
+                               : open(d->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || log < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
@@ -83,7 +84,7 @@ static void run_child(const struct daemon *d, const struct daemon_options *o, pi
             *p++ = digits[--n];
         *p = '\0';
     }
-    execve(COMPLETIOND_BINARY, (char **)arguments, (char **)environment);
+    execve(arguments[0], (char **)arguments, (char **)environment);
     _exit(127);
 }
 
@@ -92,10 +93,10 @@ void daemon_spawn(struct daemon *d, const struct daemon_options *options)
     static const char *const inherited[] = {"PATH", "ASAN_OPTIONS", "LSAN_OPTIONS", "UBSAN_OPTIONS",
                                             "LLVM_PROFILE_FILE"};
     static const struct daemon_options none = {0};
-    const char *arguments[LIST_MAX] = {COMPLETIOND_BINARY}, *environment[LIST_MAX] = {NULL};
+    const char *arguments[LIST_MAX] = {NULL}, *environment[LIST_MAX] = {NULL};
     char variables[sizeof inherited / sizeof *inherited][1024], notify[128];
     char listen_pid[48] = "LISTEN_PID=";
-    size_t n_arguments = 1, n_environment = 0;
+    size_t n_arguments = 0, n_environment = 0;
     const struct daemon_options *o = options ? options : &none;
 
     for (size_t i = 0; i < sizeof inherited / sizeof *inherited; i++) {
@@ -115,6 +116,9 @@ void daemon_spawn(struct daemon *d, const struct daemon_options *options)
         environment[n_environment++] = "LISTEN_FDS=1";
     }
     append_list(environment, n_environment, o->environment);
+    n_arguments = append_list(arguments, n_arguments, o->wrapper);
+    n_arguments =
+        append_list(arguments, n_arguments, (const char *const[]){COMPLETIOND_BINARY, NULL});
     if (!o->no_config)
         n_arguments =
             append_list(arguments, n_arguments, (const char *const[]){"--config", d->config, NULL});
@@ -136,6 +140,16 @@ void daemon_start(struct daemon *d, const struct daemon_options *options)
 {
     daemon_spawn(d, options);
     daemon_await(d, "READY=1");
+}
+
+void daemon_add_asan_option(const char *option)
+{
+    const char *before = getenv("ASAN_OPTIONS");
+    char *options;
+
+    assert_true(asprintf(&options, "%s%s%s", before ? before : "", before ? ":" : "", option) > 0);
+    setenv("ASAN_OPTIONS", options, 1);
+    free(options);
 }
 
 /* ---- Events ---- */

@@ -22,6 +22,7 @@ struct daemon {
 
 /* How to start it. Lists are NULL-terminated, and may be NULL. */
 struct daemon_options {
+    const char *const *wrapper;     /* a command that runs it: a path and arguments */
     const char *const *arguments;   /* behind --config FILE */
     const char *const *environment; /* NAME=value, added to a clean one */
     int listen_fd;                  /* passed as systemd does, if above 0 */
@@ -41,6 +42,10 @@ void daemon_spawn(struct daemon *d, const struct daemon_options *options);
 
 /* daemon_spawn(), and waits until it is ready. */
 void daemon_start(struct daemon *d, const struct daemon_options *options);
+
+/* One more ASAN_OPTIONS for daemons that are started from now on, "quarantine_size_mb=1". Nothing
+ * if they have no sanitizer. */
+void daemon_add_asan_option(const char *option);
 
 /* Waits for a notification that has this line, "READY=1". */
 void daemon_await(struct daemon *d, const char *line);

@@ -38,6 +38,18 @@ void rpc_close(struct rpc *r)
     r->session = grpc_client_session_free(r->session);
 }
 
+/* The daemon has closed; what it said before that still counts. */
+static void read_rest(struct rpc *r)
+{
+    uint8_t data[65536];
+    ssize_t n;
+
+    while ((n = recv(r->fd, data, sizeof data, MSG_DONTWAIT)) > 0)
+        if (grpc_client_session_receive(r->session, data, (size_t)n) < 0)
+            break;
+    grpc_client_session_closed(r->session, "the connection broke");
+}
+
 static void write_output(struct rpc *r, struct buffer *out)
 {
     ssize_t n = send(r->fd, buffer_bytes(out), buffer_length(out), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -45,7 +57,7 @@ static void write_output(struct rpc *r, struct buffer *out)
     if (n > 0)
         buffer_consume(out, (size_t)n);
     else if (n < 0 && errno != EAGAIN && errno != EINTR)
-        grpc_client_session_closed(r->session, "the connection broke");
+        read_rest(r);
 }
 
 static bool read_input(struct rpc *r)

@@ -118,23 +118,25 @@ static void empty_file_means_the_environment(void **state)
 static void every_key_is_read(void **state)
 {
     struct fixture *f = *state;
-    char text[2048], key[128];
+    char text[2048], key[128], ca[128];
 
     snprintf(key, sizeof key, "%s/key", f->directory);
     write_file(key, "sk-file\r\n");
+    snprintf(ca, sizeof ca, "%s/ca.pem", f->directory);
+    write_file(ca, "Ours:\n-----BEGIN CERTIFICATE-----\n");
     assert_int_equal(chmod(key, 0640), 0);
     snprintf(text, sizeof text,
              "[daemon]\ndrain_timeout = 1min 30s\nlog_level = debug\n"
              "[upstream azure]\nmodels = gpt-* davinci\nmodels = more\n"
              "base_url = https://x.example/openai/deployments/d\nauth = api-key\n"
              "credential_file = %s\nquery = api-version=2024-10-21\nheader = X-One: 1\n"
-             "header = X-Two: a, b\nca_file = /ca.pem\nproxy = http://127.0.0.1:3128\n"
+             "header = X-Two: a, b\nca_file = %s\nproxy = http://127.0.0.1:3128\n"
              "http_version = 2\nconnect_timeout = 250ms\nfirst_byte_timeout = infinity\n"
              "idle_timeout = 7\ndrop_parameters = best_of suffix\nstrict_done = no\n"
              "validate = off\n"
              "[policy *]\nmodels = a*\nallow_own_key = yes\nallow_extra_body = no\n"
              "[policy user:root]\n[policy group:0]\n[policy user:12345]\nmodels = b\n",
-             key);
+             key, ca);
     struct config *c = load(f, text);
     const struct config_upstream *u = c->upstreams[0];
 
@@ -151,7 +153,7 @@ static void every_key_is_read(void **state)
     assert_string_equal(u->key->text, "sk-file");
     assert_string_equal(u->headers[0], "X-One: 1");
     assert_string_equal(u->headers[1], "X-Two: a, b");
-    assert_string_equal(u->ca_file, "/ca.pem");
+    assert_string_equal(u->ca_file, ca);
     assert_string_equal(u->proxy, "http://127.0.0.1:3128");
     assert_int_equal(u->http_version, CONFIG_HTTP_2);
     assert_int_equal(u->connect_timeout_us, 250000);
@@ -342,6 +344,28 @@ static void a_given_file_must_exist(void **state)
     assert_int_equal(config_load(f->path, NULL, &c, &error), -ENOENT);
     assert_non_null(strstr(error.text, f->path));
     assert_true(config_load(f->directory, NULL, &c, &error) < 0);
+
+    /* Must not wait for a writer. */
+    assert_int_equal(mkfifo(f->path, 0600), 0);
+    assert_int_equal(config_load(f->path, NULL, &c, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "not a regular file"));
+    assert_int_equal(config_load("/dev/null", NULL, &c, &error), 0);
+    config_unref(c);
+}
+
+static void certificates_that_are_not_there_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    char ca[128], text[256];
+
+    snprintf(ca, sizeof ca, "%s/ca.pem", f->directory);
+    snprintf(text, sizeof text, "[upstream a]\nbase_url = https://h\nca_file = %s\n", ca);
+    refuse(f, text, NULL, "No such file");
+    write_file(ca, "-----BEGIN PRIVATE KEY-----\n");
+    refuse(f, text, NULL, "no certificate");
+    assert_int_equal(unlink(ca), 0);
+    assert_int_equal(mkfifo(ca, 0600), 0);
+    refuse(f, text, NULL, "not a regular file");
 }
 
 static void drop_ins_that_cant_be_listed_are_no_absent_ones(void **state)
@@ -472,6 +496,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(sizes_and_numbers_have_suffixes_and_infinity, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_given_file_must_exist, setup, teardown),
+        cmocka_unit_test_setup_teardown(certificates_that_are_not_there_are_refused, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(drop_ins_that_cant_be_listed_are_no_absent_ones, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_path_too_long_for_drop_ins_is_read_alone, setup,
