@@ -27,6 +27,10 @@ enum {
     DESCRIPTORS_KEPT = 64, /* for all that is no connection and no upstream, and the refused */
 };
 
+/* The timer for accepting again is always pending: to arm one that is takes no memory, and there is
+ * none when it is needed. */
+#define NOT_SOON_US INT64_C(86400000000)
+
 struct listener {
     struct server *server;
     int fd;
@@ -54,6 +58,7 @@ static void on_accept_again(evutil_socket_t fd, short what, void *user)
     struct server *s = user;
 
     (void)fd, (void)what;
+    worker_arm(&s->accept_again, NOT_SOON_US); /* where it was until now */
     if (!s->worker->draining)
         start_accepting(s);
 }
@@ -265,13 +270,18 @@ int server_new(struct worker *worker, const int *fds, size_t n_fds, struct serve
         free(s);
         return -ENOMEM;
     }
+    evtimer_assign(&s->accept_again, worker->base, on_accept_again, s);
+    if (worker_arm(&s->accept_again, NOT_SOON_US) < 0) {
+        free(s->listeners);
+        free(s);
+        return -ENOMEM;
+    }
     s->worker = worker;
     admission_init(&s->admission, connections_allowed());
     server_configure(s);
     s->reap.run = run_reap;
     LIST_INIT(&s->connections);
     LIST_INIT(&s->forgotten);
-    evtimer_assign(&s->accept_again, worker->base, on_accept_again, s);
     evtimer_assign(&s->drain, worker->base, on_drain, s);
     for (size_t i = 0; i < n_fds; i++) {
         struct listener *l = &s->listeners[s->n_listeners++];
