@@ -97,6 +97,7 @@ const char *completion_error_code(const completion_error *error);
 const char *completion_error_api_message(const completion_error *error);
 const char *completion_error_upstream(const completion_error *error);
 const char *completion_error_request_id(const completion_error *error);
+const char *completion_error_call_id(const completion_error *error);
 const char *completion_error_phase(const completion_error *error);
 int completion_error_http_status(const completion_error *error);
 int64_t completion_error_retry_after_ms(const completion_error *error);

@@ -92,8 +92,8 @@ static void ask(struct call *call)
         retry_budget_earn(upstream_retry_budget(call->upstream));
     call->attempts_before = call->attempts;
     call->attempts++;
-    if (upstream_start(call->upstream, call->request, call->own_key, call->stream, &answer_handler,
-                       call, &call->transfer) < 0)
+    if (upstream_start(call->upstream, call->request, call->own_key, call->id, call->stream,
+                       &answer_handler, call, &call->transfer) < 0)
         call_fail_for_memory(call, -ENOMEM, COMPLETION__V1__PHASE__PHASE_LOCAL);
 }
 

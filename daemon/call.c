@@ -1,6 +1,7 @@
 #include "call.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,7 @@ static void pack_details(const struct call *call, const struct call_error *e, st
 
 #define SET(field, text, max) detail_set(&d.has_##field, &d.field, text, max)
     SET(reason, e->reason, DETAIL_WORD_MAX_BYTES);
+    SET(call_id, call->id, DETAIL_WORD_MAX_BYTES);
     SET(type, e->type, DETAIL_WORD_MAX_BYTES);
     SET(param, e->param, DETAIL_WORD_MAX_BYTES);
     SET(code, e->code, DETAIL_WORD_MAX_BYTES);
@@ -115,7 +117,7 @@ static void pack_details(const struct call *call, const struct call_error *e, st
     d.has_chunks_sent = true;
     d.chunks_sent = call->n_replies;
 
-    uint8_t packed[DETAIL_MESSAGE_MAX_BYTES + 6 * (DETAIL_WORD_MAX_BYTES + 4) + 128];
+    uint8_t packed[DETAIL_MESSAGE_MAX_BYTES + 7 * (DETAIL_WORD_MAX_BYTES + 4) + 128];
     if (completion__v1__error_detail__get_packed_size(&d) > sizeof packed)
         return;
     size_t len = completion__v1__error_detail__pack(&d, packed);
@@ -221,6 +223,15 @@ static void on_deadline(evutil_socket_t fd, short what, void *user)
     service_expired(user);
 }
 
+static void call_name(struct call *call)
+{
+    uint64_t chance;
+
+    arc4random_buf(&chance, sizeof chance);
+    snprintf(call->id, sizeof call->id, "call-%016" PRIx64, chance);
+    grpc_server_call_set_header(call->grpc, "completion-id", call->id);
+}
+
 static void on_begin(struct grpc_server_call *grpc, void *session_user)
 {
     struct connection *connection = session_user;
@@ -244,6 +255,7 @@ static void on_begin(struct grpc_server_call *grpc, void *session_user)
     sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, &connection->memory);
     evtimer_assign(&call->deadline, call->worker->base, on_deadline, call);
     grpc_server_call_set_user(grpc, call);
+    call_name(call);
     LIST_INSERT_HEAD(&connection->calls, call, next);
 
     call->method = service_find(grpc_server_call_path(grpc));

@@ -27,7 +27,7 @@
 struct connection;
 struct service_method;
 
-enum { CALL_EVENT_MAX_BYTES = 16 << 20 };
+enum { CALL_EVENT_MAX_BYTES = 16 << 20, CALL_ID_SIZE = 24 };
 
 enum call_state { CALL_NEW, CALL_RUNNING, CALL_FINISHED };
 
@@ -45,6 +45,7 @@ struct call {
     struct connection *connection;
     struct grpc_server_call *grpc; /* NULL once it is gone */
     const struct service_method *method;
+    char id[CALL_ID_SIZE]; /* "call-" and 16 hex digits that nobody can guess */
     enum call_state state;
     struct event deadline;
     struct task release;

@@ -20,7 +20,7 @@ enum { FINISH_US = 250000, FINISH_BYTES = 65536 };
 /* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
 enum { HEAD_MAX_BYTES = 256 << 10 };
 
-enum { DAY_S = 86400 };
+enum { DAY_S = 86400, ID_HEADER_SIZE = 64 };
 
 enum transfer_state {
     TRANSFER_RUNNING,
@@ -33,6 +33,8 @@ struct transfer {
     struct upstream *upstream; /* a reference */
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
+    struct curl_slist id_node;  /* in front of them, and like them not libcurl's to free */
+    char id_header[ID_HEADER_SIZE];
     struct upstream_body *body; /* a reference */
     const struct transfer_handler *handler;
     void *user;
@@ -410,8 +412,24 @@ struct upstream_body *upstream_body_unref(struct upstream_body *body)
     return NULL;
 }
 
-int upstream_start(struct upstream *u, struct upstream_body *body, const char *key, bool stream,
-                   const struct transfer_handler *handler, void *user, struct transfer **ret)
+/* The list is shared: what is the transfer's own goes in front of it. */
+static struct curl_slist *transfer_headers(struct transfer *t, const char *call_id, bool stream)
+{
+    struct upstream *u = t->upstream;
+    struct curl_slist *shared = t->headers ? t->headers
+                                : stream   ? u->headers_stream
+                                           : u->headers_unary;
+
+    if (u->has_request_id)
+        return shared;
+    snprintf(t->id_header, sizeof t->id_header, "X-Client-Request-Id: %s", call_id);
+    t->id_node = (struct curl_slist){.data = t->id_header, .next = shared};
+    return &t->id_node;
+}
+
+int upstream_start(struct upstream *u, struct upstream_body *body, const char *key,
+                   const char *call_id, bool stream, const struct transfer_handler *handler,
+                   void *user, struct transfer **ret)
 {
     struct transfer *t = calloc(1, sizeof *t);
 
@@ -437,10 +455,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
         transfer_free(t);
         return -ENOMEM;
     }
-    struct curl_slist *headers = t->headers ? t->headers
-                                 : stream   ? u->headers_stream
-                                            : u->headers_unary;
-    curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, transfer_headers(t, call_id, stream));
     curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)buffer_length(&body->bytes));
     curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, (char *)buffer_bytes(&body->bytes));
     curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);

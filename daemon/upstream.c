@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "config.h"
 #include "log.h"
@@ -128,6 +129,9 @@ int upstream_new(struct worker *worker, struct config *config,
         return -ENOMEM;
     }
     u->is_numeric = is_numeric(settings, u->url);
+    for (size_t i = 0; settings->headers && settings->headers[i]; i++)
+        if (!strncasecmp(settings->headers[i], "X-Client-Request-Id:", 20))
+            u->has_request_id = true;
     if (settings->http_version == CONFIG_HTTP_2 && !upstream_has_http_2())
         log_warning(worker->log,
                     "[upstream %s] http_version = 2 needs libcurl 8.4 or newer; using HTTP/1.1",

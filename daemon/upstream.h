@@ -114,10 +114,12 @@ struct upstream_body *upstream_body_unref(struct upstream_body *body);
 
 /*
  * POSTs the body, with a reference of the transfer's own. key overrides the configured one (NULL:
- * the configured one) and is copied. stream: an event stream is expected. 0 or -ENOMEM.
+ * the configured one) and is copied. call_id is sent as X-Client-Request-Id, unless a header of the
+ * configuration has that name, and is copied. stream: an event stream is expected. 0 or -ENOMEM.
  */
-int upstream_start(struct upstream *u, struct upstream_body *body, const char *key, bool stream,
-                   const struct transfer_handler *handler, void *user, struct transfer **ret);
+int upstream_start(struct upstream *u, struct upstream_body *body, const char *key,
+                   const char *call_id, bool stream, const struct transfer_handler *handler,
+                   void *user, struct transfer **ret);
 
 /* No data until it is resumed; at most one more piece (16 KiB) arrives first. The idle timer rests
  * meanwhile. Both may be called in any state. */

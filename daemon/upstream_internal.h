@@ -18,6 +18,7 @@ struct upstream {
     CURLU *url;      /* parsed once; the handles refer to it */
     bool is_numeric; /* there is no name to look up */
     struct curl_slist *headers_unary, *headers_stream;
+    bool has_request_id; /* among the configured headers */
     CURL *idle[IDLE_HANDLES]; /* with all options of this server set */
     size_t n_idle;
     struct queue queue;
