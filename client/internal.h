@@ -103,6 +103,11 @@ int rpc_next(struct rpc *rpc, const uint8_t **ret, size_t *ret_len, completion_e
 void rpc_cancel(struct rpc *rpc);
 void rpc_done(struct rpc *rpc);
 
+/* ---- status.c ---- */
+
+/* A GetStatusResponse as JSON text, appended: 0, -EBADMSG or -ENOMEM. */
+int status_to_json(const uint8_t *message, size_t len, struct buffer *out);
+
 /* ---- request.c, result.c ---- */
 
 /* Appends the request as a protobuf message. */

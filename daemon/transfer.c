@@ -47,6 +47,7 @@ struct transfer {
     bool in_multi, pause, is_paused, head_seen, body_seen;
     bool not_resent;
     unsigned n_sent;
+    long n_connects; /* as of the last time that it was sent */
     size_t n_discarded, n_head_bytes;
     int64_t start_us, last_byte_us;
 };
@@ -216,6 +217,27 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
     return t->state == TRANSFER_ENDED ? 0 : n;
 }
 
+/* Whether the request goes out on a new connection, and what that took. */
+static void count_connection(struct transfer *t)
+{
+    struct metrics_upstream *m = t->upstream->metrics;
+    curl_off_t begun_us = 0, connected_us = 0;
+    long n_connects = 0;
+
+    curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+    if (n_connects <= t->n_connects) {
+        m->connections_reused++;
+        return;
+    }
+    t->n_connects = n_connects;
+    m->connections_opened++;
+    curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &begun_us);
+    if (curl_easy_getinfo(t->easy, CURLINFO_APPCONNECT_TIME_T, &connected_us) != CURLE_OK ||
+        connected_us == 0)
+        curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+    metrics_observe(&m->connect, connected_us - begun_us);
+}
+
 /* libcurl sends a request again, silently, when a reused connection dies before an answer. This is
  * called each time. */
 static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int own_port)
@@ -228,6 +250,7 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
         return CURL_PREREQFUNC_ABORT;
     }
     t->n_sent++;
+    count_connection(t);
     t->multi_user.is_sent = true;
     if (t->upstream->breaker.n_failures > 0)
         upstream_report(t->upstream, true);

@@ -117,6 +117,7 @@ int upstream_new(struct worker *worker, struct config *config,
     u->worker = worker;
     u->settings = settings;
     u->config = config_ref(config);
+    u->metrics = metrics_upstream_get(worker->metrics, settings->name);
     queue_init(&u->queue, worker, settings->max_concurrent, settings->max_queued);
     retry_budget_init(&u->retry_budget);
     lookup_init(&u->lookup, worker);
@@ -192,6 +193,16 @@ void upstream_report(struct upstream *u, bool reached)
         log_warning(u->worker->log,
                     "upstream %s can't be reached: calls fail at once, but for one a second",
                     u->settings->name);
+}
+
+struct metrics_upstream *upstream_metrics(const struct upstream *u)
+{
+    return u->metrics;
+}
+
+bool upstream_is_down(const struct upstream *u)
+{
+    return breaker_is_open(&u->breaker);
 }
 
 void upstream_complain(struct upstream *u, int http_status)

@@ -20,6 +20,7 @@
 
 struct config;
 struct config_upstream;
+struct metrics_upstream;
 struct secret;
 struct transfer;
 struct upstream;
@@ -41,6 +42,11 @@ struct retry_budget *upstream_retry_budget(struct upstream *u);
 /* 0: it may be asked; else it could not be reached lately, and the microseconds until it is tried
  * again. A 0 must be followed by upstream_start(). */
 int64_t upstream_wait_us(struct upstream *u);
+
+/* What is counted of all upstreams of this name. */
+struct metrics_upstream *upstream_metrics(const struct upstream *u);
+/* Lately no connection could be made. */
+bool upstream_is_down(const struct upstream *u);
 
 /* An answer said that the key is refused: said in the log, once a minute. */
 void upstream_complain(struct upstream *u, int http_status);

@@ -11,7 +11,8 @@ static int run_help(int argc, char **argv);
 
 static const struct command commands[] = {
     {"create", "complete a prompt", run_create},
-    {"status", "say whether the daemon is there and serving", run_status},
+    {"status", "say whether the daemon is there and serving, and what it does", run_status},
+    {"top", "the same, again every second", run_top},
     {"help", "show this, or the help of a command", run_help},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -169,5 +169,7 @@ void grpc_server_call_finish(struct grpc_server_call *call, enum grpc_status sta
                              const char *message, const void *details, size_t details_len);
 
 bool grpc_server_call_is_finished(const struct grpc_server_call *call);
+/* Of one that is finished. */
+enum grpc_status grpc_server_call_status(const struct grpc_server_call *call);
 
 #endif

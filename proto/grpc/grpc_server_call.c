@@ -428,3 +428,8 @@ bool grpc_server_call_is_finished(const struct grpc_server_call *call)
 {
     return call->is_finished;
 }
+
+enum grpc_status grpc_server_call_status(const struct grpc_server_call *call)
+{
+    return call->status;
+}
