@@ -48,6 +48,16 @@ static int level_of(const struct call *call)
                : LOG_INFO;
 }
 
+void record_tell_left_out(struct worker *w)
+{
+    struct record_limit *l = &w->records;
+
+    if (l->n_left_out > 0)
+        log_warning(w->log, "the records of %lu calls were left out: more than %d in a second",
+                    l->n_left_out, RECORD_LIMIT);
+    l->n_left_out = 0;
+}
+
 /* Whether one more has a place. */
 static bool admit(struct worker *w, int64_t now_us)
 {
@@ -56,10 +66,7 @@ static bool admit(struct worker *w, int64_t now_us)
     if (l->since_us == 0 || now_us - l->since_us >= 1000000) {
         l->since_us = now_us;
         l->n = 0;
-        if (l->n_left_out > 0)
-            log_warning(w->log, "the records of %lu calls were left out: more than %d in a second",
-                        l->n_left_out, RECORD_LIMIT);
-        l->n_left_out = 0;
+        record_tell_left_out(w);
     }
     if (l->n < RECORD_LIMIT) {
         l->n++;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct call;
+struct worker;
 
 /* The journal's MESSAGE_ID of these records; the catalog in packaging/systemd explains them. */
 #define RECORD_MESSAGE_ID "34de165bf71945618b922d7ae82da93d"
@@ -30,6 +31,9 @@ struct record_times {
     int64_t waits_since_us, asks_since_us;     /* for a turn or a repetition; an attempt runs */
     int64_t queue_us, backoff_us, upstream_us; /* how long all of these took */
 };
+
+/* Says how many records were left out, if any were: when a second is over, and at the end. */
+void record_tell_left_out(struct worker *w);
 
 /* Once, with the status. reason NULL: it ended well. */
 void record_call(const struct call *call, int status, const char *reason);

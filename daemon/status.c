@@ -47,25 +47,6 @@ static ProtobufCBinaryData text_of(const char *text)
 
 /* ---- Upstreams ---- */
 
-/* Without what stands before the host's @, and without a query. */
-static void strip_url(const char *url, char out[static BASE_URL_SIZE])
-{
-    const char *host = strstr(url, "://");
-    size_t n = host ? (size_t)(host + 3 - url) : 0;
-    const char *rest = url + n;
-
-    if (host) {
-        const char *at = memrchr(rest, '@', strcspn(rest, "/?#"));
-        rest = at ? at + 1 : rest;
-    }
-    size_t len = strcspn(rest, "?#");
-    if (n + len >= BASE_URL_SIZE)
-        len = BASE_URL_SIZE - 1 - n;
-    memcpy(out, url, n);
-    memcpy(out + n, rest, len);
-    out[n + len] = '\0';
-}
-
 static void set_latencies(Completion__V1__UpstreamStatus *s, const struct metrics_upstream *m)
 {
     if (m->first_byte.n > 0) {
@@ -87,9 +68,9 @@ static void append_upstream(struct buffer *out, const struct upstream *u)
     Completion__V1__StatusCount counts[METRICS_STATUSES], *calls[METRICS_STATUSES];
     char base_url[BASE_URL_SIZE], name[LOG_VALUE_MAX];
 
-    strip_url(settings->base_url, base_url);
     SET(&s, name, text_of(log_escape(settings->name, name, sizeof name)));
-    SET(&s, base_url, text_of(base_url));
+    /* config.c lets it have neither a user, a password nor a query. */
+    SET(&s, base_url, text_of(log_escape(settings->base_url, base_url, sizeof base_url)));
     SET(&s, state,
         upstream_is_down(u) ? COMPLETION__V1__UPSTREAM_STATE__UPSTREAM_STATE_UNREACHABLE
                             : COMPLETION__V1__UPSTREAM_STATE__UPSTREAM_STATE_OK);

@@ -50,6 +50,7 @@ void worker_done(struct worker *w)
     multi_free(w->multi);
     config_unref(w->config);
     accounts_done(&w->accounts);
+    record_tell_left_out(w);
     metrics_free(w->metrics);
     if (w->base)
         event_base_free(w->base);

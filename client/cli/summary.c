@@ -314,8 +314,8 @@ static const char *rate(const struct summary *s, const struct summary *before,
 
 static void print_upstreams(const struct summary *s, const struct summary *before, FILE *out)
 {
-    static const char *const titles[] = {"UPSTREAM", "STATE",  "BASE URL", "RUNNING", "QUEUED",
-                                         "OK",       "FAILED", "CALLS/S",  "FIRST",   "BYTE p95",
+    static const char *const titles[] = {"UPSTREAM", "STATE",  "BASE URL", "RUNNING",    "QUEUED",
+                                         "OK",       "FAILED", "CALLS/S",  "FIRST BYTE", "p95",
                                          "TOTAL",    "p95",    "REUSED"};
     struct table t = {.n_columns = sizeof titles / sizeof *titles, .n_left = 3};
     char cell[TABLE_CELL];
