@@ -20,6 +20,8 @@
 #include "curl_memory.h"
 #include "environment.h"
 #include "log.h"
+#include "metrics.h"
+#include "scrape.h"
 #include "server.h"
 #include "systemd.h"
 #include "worker.h"
@@ -37,6 +39,12 @@ static const char usage[] =
     "      --listen PATH    listen on this Unix socket; may be repeated. Not used when systemd\n"
     "                       passes sockets. Default /run/completiond/rpc.sock for root,\n"
     "                       $XDG_RUNTIME_DIR/completiond/rpc.sock for others\n"
+    "      --metrics-listen PATH\n"
+    "                       show metrics on this Unix socket (HTTP, GET /metrics), unless systemd\n"
+    "                       passes one whose name ends in \"metrics\"\n"
+    "      --log-format FORMAT\n"
+    "                       auto: to the journal if stderr is the journal, else lines on stderr;\n"
+    "                       journal; text: lines on stderr; json: an object a line. Default auto\n"
     "  -h, --help           show this and exit\n"
     "  -V, --version        show the version and exit\n"
     "\n"
@@ -59,6 +67,8 @@ struct options {
     const char *listen[LISTEN_MAX];
     size_t n_listen;
     char default_listen[128];
+    const char *metrics_listen; /* NULL: none */
+    enum log_format log_format;
     bool check_config;
 };
 
@@ -72,13 +82,35 @@ struct daemon {
     struct event watchdog;
 };
 
+static bool log_format_parse(const char *text, enum log_format *ret)
+{
+    static const char *const names[] = {
+        [LOG_FORMAT_AUTO] = "auto",
+        [LOG_FORMAT_JOURNAL] = "journal",
+        [LOG_FORMAT_TEXT] = "text",
+        [LOG_FORMAT_JSON] = "json",
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], text)) {
+            *ret = (enum log_format)i;
+            return true;
+        }
+    return false;
+}
+
 /* -1: go on; else the exit status. */
 static int options_parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'}, {"check-config", no_argument, NULL, 'n'},
-        {"listen", required_argument, NULL, 'l'}, {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},      {0},
+        {"config", required_argument, NULL, 'c'},
+        {"check-config", no_argument, NULL, 'n'},
+        {"listen", required_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},
+        {"metrics-listen", required_argument, NULL, 'm'},
+        {"log-format", required_argument, NULL, 'f'},
+        {0},
     };
     int option;
 
@@ -96,6 +128,15 @@ static int options_parse(int argc, char **argv, struct options *o)
                 return 2;
             }
             o->listen[o->n_listen++] = optarg;
+            break;
+        case 'm':
+            o->metrics_listen = optarg;
+            break;
+        case 'f':
+            if (!log_format_parse(optarg, &o->log_format)) {
+                fputs("completiond: --log-format: auto, journal, text or json is wanted\n", stderr);
+                return 2;
+            }
             break;
         case 'h':
             fputs(usage, stdout);
@@ -244,16 +285,42 @@ static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
     return r;
 }
 
+/* fd: systemd's, or -1. */
+static int open_metrics(struct daemon *d, int fd)
+{
+    const char *path = d->options.metrics_listen;
+    int r = 0;
+
+    if (fd >= 0) {
+        d->options.metrics_listen = NULL;
+        return scrape_new(&d->worker, fd, &d->worker.scrape);
+    }
+    if (!path)
+        return 0;
+    d->options.metrics_listen = NULL;
+    r = listen_on(d, path, &fd);
+    if (r < 0)
+        return r;
+    log_info(&d->log, "metrics on %s", path);
+    d->options.metrics_listen = path;
+    return scrape_new(&d->worker, fd, &d->worker.scrape);
+}
+
 static int open_server(struct daemon *d)
 {
-    int by_hand[LISTEN_MAX], *passed = NULL;
+    int by_hand[LISTEN_MAX], *passed = NULL, metrics = -1;
     size_t n = 0;
     char what[128] = "out of memory";
-    int r = systemd_listen_fds(&passed, what);
+    int r = systemd_listen_fds(&passed, &metrics, what);
 
     if (r < 0) {
         log_error(&d->log, "%s", what);
         return r;
+    }
+    int metrics_opened = open_metrics(d, metrics);
+    if (metrics_opened < 0) {
+        free(passed);
+        return metrics_opened;
     }
     if (r > 0) {
         r = server_new(&d->worker, passed, (size_t)r, &d->worker.server);
@@ -270,6 +337,8 @@ static void remove_sockets(const struct daemon *d)
 {
     for (size_t i = 0; i < d->options.n_listen; i++)
         unlink(d->options.listen[i]);
+    if (d->options.metrics_listen)
+        unlink(d->options.metrics_listen);
 }
 
 /* ---- Life ---- */
@@ -290,6 +359,15 @@ static int configure(struct daemon *d)
     else
         log_error(&d->log, "out of memory");
     config_unref(config);
+    return r;
+}
+
+/* Again: not at start. */
+static int configure_and_note(struct daemon *d, bool again)
+{
+    int r = configure(d);
+
+    metrics_note_config(d->worker.metrics, again, r < 0);
     return r;
 }
 
@@ -321,7 +399,7 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
     if (d->worker.draining)
         return;
     systemd_notify_reloading();
-    if (configure(d) == 0) {
+    if (configure_and_note(d, true) == 0) {
         log_info(&d->log, "configuration read again");
         systemd_notify("READY=1\nSTATUS=Serving");
     } else {
@@ -390,12 +468,13 @@ static int serve(struct daemon *d)
     /* Nobody inherits what libcurl made for itself by now. An old kernel can't do that. */
     (void)close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     if (r == 0)
-        r = configure(d);
+        r = configure_and_note(d, false);
     if (r == 0)
         r = open_server(d);
     if (r == 0)
         r = run(d);
     unwatch(d);
+    scrape_free(d->worker.scrape);
     server_free(d->worker.server);
     worker_done(&d->worker);
     return r;
@@ -433,7 +512,10 @@ int main(int argc, char **argv)
         environment_done(&d.environment);
         return r;
     }
-    log_init(&d.log);
+    if (log_init(&d.log, d.options.log_format) < 0) {
+        log_error(&d.log, "--log-format=journal: there is no journal here");
+        return 1;
+    }
     if (!is_shut)
         log_warning(&d.log, "the kernel refuses PR_SET_DUMPABLE: other processes of this user may "
                             "read keys from memory");
