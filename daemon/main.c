@@ -19,6 +19,7 @@
 #include "config.h"
 #include "curl_memory.h"
 #include "environment.h"
+#include "handover.h"
 #include "log.h"
 #include "metrics.h"
 #include "scrape.h"
@@ -52,8 +53,8 @@ static const char usage[] =
     "https://api.openai.com/v1) with the key in OPENAI_API_KEY.\n"
     "\n"
     "Signals: SIGTERM and SIGINT let the calls in flight end, then exit; a second one exits at\n"
-    "once. SIGHUP reads the configuration and the keys again. SIGUSR1, SIGUSR2 and SIGALRM are\n"
-    "ignored.\n"
+    "once. SIGHUP reads the configuration and the keys again; if the program on disk is another\n"
+    "one by now, it hands over to that without a cut. SIGUSR1, SIGUSR2 and SIGALRM are ignored.\n"
     "\n"
     "Examples:\n"
     "  OPENAI_API_KEY=... completiond\n"
@@ -78,6 +79,8 @@ struct daemon {
     struct log log;
     struct options options;
     struct environment environment;
+    struct handover handover;
+    bool terminating;
     struct event signals[3];
     struct event watchdog;
 };
@@ -280,6 +283,8 @@ static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
     for (*ret_n = 0; r == 0 && *ret_n < o->n_listen;) {
         r = listen_on(d, o->listen[*ret_n], &fds[*ret_n]);
         if (r == 0)
+            r = handover_keep(&d->handover, fds[*ret_n], "rpc");
+        if (r == 0)
             log_info(&d->log, "listening on %s", o->listen[(*ret_n)++]);
     }
     return r;
@@ -291,19 +296,14 @@ static int open_metrics(struct daemon *d, int fd)
     const char *path = d->options.metrics_listen;
     int r = 0;
 
-    if (fd >= 0) {
-        d->options.metrics_listen = NULL;
-        return scrape_new(&d->worker, fd, &d->worker.scrape);
+    if (fd < 0 && path) {
+        r = listen_on(d, path, &fd);
+        if (r == 0)
+            r = handover_keep(&d->handover, fd, "metrics");
+        if (r == 0)
+            log_info(&d->log, "metrics on %s", path);
     }
-    if (!path)
-        return 0;
-    d->options.metrics_listen = NULL;
-    r = listen_on(d, path, &fd);
-    if (r < 0)
-        return r;
-    log_info(&d->log, "metrics on %s", path);
-    d->options.metrics_listen = path;
-    return scrape_new(&d->worker, fd, &d->worker.scrape);
+    return r < 0 || fd < 0 ? r : scrape_new(&d->worker, fd, &d->worker.scrape);
 }
 
 static int open_server(struct daemon *d)
@@ -332,15 +332,6 @@ static int open_server(struct daemon *d)
     return r < 0 ? r : server_new(&d->worker, by_hand, n, &d->worker.server);
 }
 
-/* Sockets of our own are removed; systemd's are systemd's. */
-static void remove_sockets(const struct daemon *d)
-{
-    for (size_t i = 0; i < d->options.n_listen; i++)
-        unlink(d->options.listen[i]);
-    if (d->options.metrics_listen)
-        unlink(d->options.metrics_listen);
-}
-
 /* ---- Life ---- */
 
 static int configure(struct daemon *d)
@@ -351,6 +342,7 @@ static int configure(struct daemon *d)
 
     if (r < 0) {
         log_error(&d->log, "%s", error.text);
+        handover_refuse(&d->handover, error.text);
         return r;
     }
     r = worker_configure(&d->worker, config);
@@ -381,13 +373,15 @@ static void on_terminate(evutil_socket_t fd, short what, void *user)
     struct daemon *d = user;
 
     (void)fd, (void)what;
-    if (d->worker.draining) {
+    if (d->terminating) {
         d->worker.stop = true;
         return;
     }
-    d->worker.draining = true;
+    d->terminating = d->worker.draining = true;
     log_info(&d->log, "stopping: %zu connections", d->worker.server->n_connections);
-    systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight");
+    handover_abandon(&d->handover);
+    if (!handover_is_given(&d->handover))
+        systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight");
     server_drain(d->worker.server, d->worker.config->drain_timeout_us, on_drained);
 }
 
@@ -399,6 +393,8 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
     if (d->worker.draining)
         return;
     systemd_notify_reloading();
+    if (handover_request(&d->handover))
+        return;
     if (configure_and_note(d, true) == 0) {
         log_info(&d->log, "configuration read again");
         systemd_notify("READY=1\nSTATUS=Serving");
@@ -406,6 +402,37 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
         log_warning(&d->log, "the configuration stays as it was");
         systemd_notify("READY=1\nSTATUS=Serving; the last reload failed");
     }
+}
+
+static void on_given(void *user)
+{
+    struct daemon *d = user;
+
+    evtimer_del(&d->watchdog);
+    d->worker.draining = true;
+    d->worker.scrape = scrape_free(d->worker.scrape);
+    server_drain(d->worker.server, CONFIG_INFINITY, on_drained);
+}
+
+static void on_not_given(void *user, const char *why)
+{
+    struct daemon *d = user;
+
+    log_error(&d->log, "not handed over, and all is as it was: %s", why);
+    systemd_notify("READY=1\nSTATUS=Serving; the last upgrade failed: %s", why);
+}
+
+static void on_late_reload(void *user)
+{
+    on_reload(-1, EV_SIGNAL, user);
+}
+
+static void on_late_terminate(void *user)
+{
+    struct daemon *d = user;
+
+    if (!d->terminating)
+        on_terminate(-1, EV_SIGNAL, d);
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *user)
@@ -419,6 +446,8 @@ static void on_watchdog(evutil_socket_t fd, short what, void *user)
 
 static int watch(struct daemon *d)
 {
+    static const struct handover_handler handler = {on_given, on_not_given, on_late_reload,
+                                                    on_late_terminate};
     static const struct {
         int number;
         void (*handle)(evutil_socket_t fd, short what, void *user);
@@ -429,6 +458,7 @@ static int watch(struct daemon *d)
         if (evsignal_add(&d->signals[i], NULL) < 0)
             return -ENOMEM;
     }
+    handover_set_handler(&d->handover, &handler, d);
     unblock_signals();
     evtimer_assign(&d->watchdog, d->worker.base, on_watchdog, d);
     return systemd_watchdog_us() > 0 ? worker_arm(&d->watchdog, systemd_watchdog_us()) : 0;
@@ -448,10 +478,11 @@ static int run(struct daemon *d)
     int r = watch(d);
 
     if (r == 0) {
-        systemd_notify("READY=1\nSTATUS=Serving");
+        if (!handover_serve(&d->handover))
+            systemd_notify("READY=1\nSTATUS=Serving");
         r = worker_run(&d->worker);
     }
-    remove_sockets(d);
+    handover_remove_sockets(&d->handover);
     if (r < 0)
         log_error(&d->log, "the event loop failed: %s", strerror(-r));
     else
@@ -472,9 +503,12 @@ static int serve(struct daemon *d)
     if (r == 0)
         r = open_server(d);
     if (r == 0)
+        r = handover_await(&d->handover);
+    if (r == 0)
         r = run(d);
     unwatch(d);
     scrape_free(d->worker.scrape);
+    handover_done(&d->handover);
     server_free(d->worker.server);
     worker_done(&d->worker);
     return r;
@@ -519,6 +553,8 @@ int main(int argc, char **argv)
     if (!is_shut)
         log_warning(&d.log, "the kernel refuses PR_SET_DUMPABLE: other processes of this user may "
                             "read keys from memory");
+    if (handover_init(&d.handover, &d.worker, &d.log, argv, &d.environment) < 0)
+        return 1;
     if (curl_memory_init() < 0) {
         log_error(&d.log, "libcurl can't be initialised");
         return 1;
