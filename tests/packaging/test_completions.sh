@@ -55,7 +55,7 @@ expect() {
 }
 
 options_are_the_parsers() {
-    for command in "$completiond" "$completionctl create" "$completionctl status"; do
+    for command in "$completiond" "$completionctl create" "$completionctl status" "$completionctl top"; do
         # shellcheck disable=SC2086 # words
         $command --=x 2>&1 | sed -n 's/.*possibilities://p' | grep -o "[-][-][a-z-]*" >"$work/parser"
         # shellcheck disable=SC2086 # words
