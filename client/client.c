@@ -71,6 +71,8 @@ EXPORT void completion_client_set_wait(completion_client *c,
 
 /* ---- Unary calls ---- */
 
+enum { STATUS_MAX_BYTES = 64 << 20 };
+
 /* The work was done, and what came of it is lost. */
 static int lost(completion_error *error, int r)
 {
@@ -135,6 +137,41 @@ EXPORT int completion_client_check(completion_client *c, int64_t timeout_ms,
     if (r < 0 && error)
         error->maybe_executed = false;
     return r < 0 ? r : health == GRPC_HEALTH_SERVING;
+}
+
+static int take_status(const uint8_t *message, size_t len, void *user)
+{
+    struct buffer *json = user;
+
+    int r = status_to_json(message, len, json);
+    buffer_append_byte(json, '\0');
+    return r < 0 ? r : json->error;
+}
+
+EXPORT int completion_client_status_json(completion_client *c, int64_t timeout_ms, char **ret,
+                                         size_t *ret_length, completion_error *error)
+{
+    struct buffer message = BUFFER_INIT(16), json = BUFFER_INIT(STATUS_MAX_BYTES);
+    struct rpc rpc;
+
+    if (!c || !ret)
+        return error_set(error, -EINVAL, COMPLETION_INVALID_ARGUMENT,
+                         "no client or no place for the answer");
+    int r = rpc_start(&rpc, c, "/completion.v1.Status/Get", &message, NULL, timeout_ms, error);
+    if (r < 0)
+        return r;
+    r = rpc_only(&rpc, take_status, &json, error);
+    rpc_done(&rpc);
+    if (r < 0 && error)
+        error->maybe_executed = false;
+    if (r < 0) {
+        buffer_done(&json);
+        return r;
+    }
+    if (ret_length)
+        *ret_length = buffer_length(&json) - 1;
+    *ret = (char *)buffer_bytes(&json);
+    return 0;
 }
 
 static int start(completion_client *c, const completion_request *request, const char *path,

@@ -97,6 +97,7 @@ const char *completion_error_code(const completion_error *error);
 const char *completion_error_api_message(const completion_error *error);
 const char *completion_error_upstream(const completion_error *error);
 const char *completion_error_request_id(const completion_error *error);
+const char *completion_error_call_id(const completion_error *error);
 const char *completion_error_phase(const completion_error *error);
 int completion_error_http_status(const completion_error *error);
 int64_t completion_error_retry_after_ms(const completion_error *error);
@@ -133,6 +134,16 @@ void completion_client_set_wait(completion_client *client,
 
 /* Is the daemon there and serving? 1: yes; 0: it is shutting down; or negative. */
 int completion_client_check(completion_client *client, int64_t timeout_ms, completion_error *error);
+
+/*
+ * What the daemon is doing, as the text of a JSON object: GetStatusResponse of status.proto, with
+ * its names. What has no value is not there, enum values are their names. To be freed with free();
+ * ends in NUL, which ret_length (may be NULL) does not count. 0 or negative; with
+ * COMPLETION_UNIMPLEMENTED the daemon is older than this, and completion_client_check() says what
+ * there is to know.
+ */
+int completion_client_status_json(completion_client *client, int64_t timeout_ms, char **ret,
+                                  size_t *ret_length, completion_error *error);
 
 /* ---- Requests ---- */
 

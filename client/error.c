@@ -77,6 +77,7 @@ static void set_details(completion_error *e, const Completion__V1__ErrorDetail *
     SET(api_message, message);
     SET(upstream, upstream);
     SET(request_id, upstream_request_id);
+    SET(call_id, call_id);
 #undef SET
     e->phase = phase_name(d->phase);
     e->http_status = d->http_status;
@@ -144,7 +145,7 @@ EXPORT const char *completion_error_status_name(const completion_error *e)
 #define GETTER(type, name, absent)                                                                 \
     EXPORT type completion_error_##name(const completion_error *e)                                 \
     {                                                                                              \
-        return e ? e->name : absent;                                                               \
+        return e ? e->name : (absent);                                                             \
     }
 GETTER(const char *, message, "")
 GETTER(const char *, reason, "")
@@ -154,6 +155,7 @@ GETTER(const char *, code, "")
 GETTER(const char *, api_message, "")
 GETTER(const char *, upstream, "")
 GETTER(const char *, request_id, "")
+GETTER(const char *, call_id, "")
 GETTER(const char *, phase, "")
 GETTER(int, http_status, 0)
 GETTER(int64_t, retry_after_ms, -1)

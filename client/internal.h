@@ -18,7 +18,7 @@ struct completion_error {
     enum completion_status status;
     char message[MESSAGE_MAX];
     char reason[WORD_MAX], type[WORD_MAX], param[WORD_MAX], code[WORD_MAX], upstream[WORD_MAX],
-        request_id[WORD_MAX];
+        request_id[WORD_MAX], call_id[WORD_MAX];
     char api_message[MESSAGE_MAX];
     const char *phase;
     int http_status, attempts;
@@ -102,6 +102,11 @@ int rpc_start(struct rpc *rpc, completion_client *client, const char *path, stru
 int rpc_next(struct rpc *rpc, const uint8_t **ret, size_t *ret_len, completion_error *error);
 void rpc_cancel(struct rpc *rpc);
 void rpc_done(struct rpc *rpc);
+
+/* ---- status.c ---- */
+
+/* A GetStatusResponse as JSON text, appended: 0, -EBADMSG or -ENOMEM. */
+int status_to_json(const uint8_t *message, size_t len, struct buffer *out);
 
 /* ---- request.c, result.c ---- */
 

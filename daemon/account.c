@@ -151,6 +151,28 @@ struct account *accounts_get(struct accounts *a, uid_t uid, int64_t now_us)
     return account;
 }
 
+struct walk {
+    void (*each)(const struct account *account, void *user);
+    void *user;
+};
+
+static void visit_account(const void *node, VISIT visit, void *user)
+{
+    const struct account *account = *(struct account *const *)node;
+    const struct walk *w = user;
+
+    if ((visit == postorder || visit == leaf) && account->n_refs > 0)
+        w->each(account, w->user);
+}
+
+void accounts_walk(const struct accounts *a,
+                   void (*each)(const struct account *account, void *user), void *user)
+{
+    struct walk w = {.each = each, .user = user};
+
+    twalk_r(a->tree, visit_account, &w);
+}
+
 struct account *account_ref(struct account *account)
 {
     account->n_refs++;

@@ -58,6 +58,10 @@ void accounts_done(struct accounts *a);
 
 /* The uid's account, with a reference; NULL: out of memory. */
 struct account *accounts_get(struct accounts *a, uid_t uid, int64_t now_us);
+/* All accounts that something refers to, in no order; `each` must not change them. */
+void accounts_walk(const struct accounts *a,
+                   void (*each)(const struct account *account, void *user), void *user);
+
 struct account *account_ref(struct account *account);
 /* Takes NULL; returns NULL. */
 struct account *account_unref(struct account *account);

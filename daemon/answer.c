@@ -8,6 +8,7 @@
 #include "call.h"
 #include "config.h"
 #include "connection.h"
+#include "metrics.h"
 #include "redact.h"
 #include "retry.h"
 
@@ -29,7 +30,7 @@ static void fail_attempt(struct call *call, const struct retry_facts *facts,
                          const struct call_error *error)
 {
     call->maybe_executed = call->maybe_executed || error->maybe_executed;
-    if (!attempt_again(call, facts))
+    if (!attempt_again(call, facts, error->reason))
         call_fail(call, error);
 }
 
@@ -261,6 +262,10 @@ static void on_head(void *user, const struct transfer_head *head)
     struct call *call = user;
 
     call->head = *head;
+    call->times.head_us = worker_now_us();
+    if (head->status >= 200 && head->status <= 299)
+        metrics_observe(&upstream_metrics(call->upstream)->first_byte,
+                        call->times.head_us - call->times.asks_since_us);
     if (redact_has_secret(head->request_id, sent_key(call)))
         *call->head.request_id = '\0';
     count_attempts(call, head->n_sent);

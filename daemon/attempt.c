@@ -9,6 +9,7 @@
 #include "config.h"
 #include "connection.h"
 #include "log.h"
+#include "metrics.h"
 #include "policy.h"
 #include "retry.h"
 
@@ -58,10 +59,55 @@ static void fail_for_queue(struct call *call, enum queue_answer answer, const st
                  policy->name, policy->max_concurrent, policy->max_queued);
     else
         snprintf(text, sizeof text,
-                 "too many calls wait for upstream \"%.64s\" (max_concurrent = %zu, max_queued = "
-                 "%zu); try again later",
-                 settings->name, settings->max_concurrent, settings->max_queued);
+                 "too many calls wait for upstream \"%.64s\" (max_concurrent = %lld, max_queued = "
+                 "%lld); try again later",
+                 settings->name, (long long)settings->max_concurrent,
+                 (long long)settings->max_queued);
     fail(call, GRPC_RESOURCE_EXHAUSTED, "LOCAL_QUEUE_FULL", 1000, text);
+}
+
+/* ---- What it takes ---- */
+
+/* It waits no more: how long that was. */
+static int64_t end_wait(struct call *call, int64_t *sum_us)
+{
+    int64_t now_us = worker_now_us();
+
+    *sum_us += now_us - call->times.waits_since_us;
+    call->times.waits_since_us = 0;
+    return now_us;
+}
+
+static void count_place(struct call *call, enum queue_state state)
+{
+    struct metrics_upstream *m = upstream_metrics(call->upstream);
+
+    if (call->counted == QUEUE_WAITING) {
+        m->n_queued--;
+        end_wait(call, &call->times.queue_us);
+    }
+    m->n_running += state == QUEUE_RUNNING;
+    m->n_running -= call->counted == QUEUE_RUNNING;
+    m->n_queued += state == QUEUE_WAITING;
+    if (state == QUEUE_RUNNING)
+        metrics_observe(&m->queue, call->times.queue_us);
+    call->counted = state;
+}
+
+/* An attempt, if one runs, has ended. What libcurl repeated by itself had found its connection
+ * dead. */
+static enum metrics_outcome count_attempt(struct call *call, const char *reason)
+{
+    struct metrics_upstream *m = upstream_metrics(call->upstream);
+    enum metrics_outcome outcome = metrics_outcome_of(reason, call->head.status);
+    unsigned n_silent = call->attempts - call->attempts_before - 1;
+
+    call->times.upstream_us += worker_now_us() - call->times.asks_since_us;
+    call->times.asks_since_us = 0;
+    m->attempts[outcome]++;
+    m->attempts[METRICS_ATTEMPT_BROKEN] += n_silent;
+    m->retries[METRICS_ATTEMPT_BROKEN] += n_silent;
+    return outcome;
 }
 
 /* ---- Attempts ---- */
@@ -87,19 +133,25 @@ static void ask(struct call *call)
         return;
     }
     forget_answer(call);
+    if (call->is_backing_off)
+        end_wait(call, &call->times.backoff_us);
     call->is_backing_off = false;
     if (call->n_retries == 0)
         retry_budget_earn(upstream_retry_budget(call->upstream));
     call->attempts_before = call->attempts;
     call->attempts++;
-    if (upstream_start(call->upstream, call->request, call->own_key, call->stream, &answer_handler,
-                       call, &call->transfer) < 0)
+    call->times.asks_since_us = worker_now_us();
+    if (upstream_start(call->upstream, call->request, call->own_key, call->id, call->stream,
+                       &answer_handler, call, &call->transfer) < 0)
         call_fail_for_memory(call, -ENOMEM, COMPLETION__V1__PHASE__PHASE_LOCAL);
 }
 
 static void on_turn(struct queue_place *place)
 {
-    ask(container_of(place, struct call, place));
+    struct call *call = container_of(place, struct call, place);
+
+    count_place(call, QUEUE_RUNNING);
+    ask(call);
 }
 
 static void on_backoff(evutil_socket_t fd, short what, void *user)
@@ -128,6 +180,10 @@ void attempt_begin(struct call *call, struct buffer *body, const struct policy *
     call->place.start = on_turn;
     enum queue_answer answer = queue_join(upstream_queue(call->upstream), connection->account,
                                           policy->max_concurrent, policy->max_queued, &call->place);
+    if (answer == QUEUE_WAITS)
+        call->times.waits_since_us = worker_now_us();
+    if (answer == QUEUE_STARTED || answer == QUEUE_WAITS)
+        count_place(call, call->place.state);
     if (answer == QUEUE_STARTED) {
         ask(call);
     } else if (answer != QUEUE_WAITS) {
@@ -140,7 +196,7 @@ static int64_t time_left_us(const struct call *call)
     return call->deadline_us == INT64_MAX ? INT64_MAX : call->deadline_us - worker_now_us();
 }
 
-bool attempt_again(struct call *call, const struct retry_facts *facts)
+bool attempt_again(struct call *call, const struct retry_facts *facts, const char *reason)
 {
     const struct config_upstream *settings = upstream_settings(call->upstream);
     const struct retry_limits limits = {
@@ -159,6 +215,8 @@ bool attempt_again(struct call *call, const struct retry_facts *facts)
               "upstream %s: attempt %u failed (http_status=%d), again in %lld ms", settings->name,
               call->attempts, call->head.status, (long long)delay_us / 1000);
     call->n_retries++;
+    upstream_metrics(call->upstream)->retries[count_attempt(call, reason)]++;
+    call->times.waits_since_us = worker_now_us();
     call->is_backing_off = true;
     if (call->transfer)
         upstream_cancel(call->transfer);
@@ -166,12 +224,18 @@ bool attempt_again(struct call *call, const struct retry_facts *facts)
     return true;
 }
 
-void attempt_stop(struct call *call, bool may_keep_connection)
+void attempt_stop(struct call *call, const char *reason)
 {
     struct transfer *t = call->transfer;
 
+    if (call->times.asks_since_us > 0)
+        count_attempt(call, reason);
+    if (call->counted != QUEUE_OUTSIDE)
+        count_place(call, QUEUE_OUTSIDE);
+    if (call->times.waits_since_us > 0)
+        end_wait(call, &call->times.backoff_us);
     call->transfer = NULL;
-    if (t && may_keep_connection)
+    if (t && !reason)
         upstream_finish(t);
     else if (t)
         upstream_cancel(t);

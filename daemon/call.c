@@ -1,6 +1,7 @@
 #include "call.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,11 +44,11 @@ static void call_settle(struct call *call, bool ok)
     call->prompt_tokens = call->completion_tokens = 0;
 }
 
-/* Everything but the gRPC call is over. */
-static void call_let_go(struct call *call, bool ok)
+/* Everything but the gRPC call is over. reason NULL: it ended well. */
+static void call_let_go(struct call *call, const char *reason)
 {
-    attempt_stop(call, ok);
-    call_settle(call, ok);
+    attempt_stop(call, reason);
+    call_settle(call, reason == NULL);
     evtimer_del(&call->deadline);
 }
 
@@ -58,18 +59,6 @@ static void run_release(struct task *task)
     upstream_body_unref(call->request);
     upstream_unref(call->upstream);
     free(call);
-}
-
-static void call_record(const struct call *call, int status, const char *reason)
-{
-    log_debug(call->worker->log,
-              "call ended: method=%s uid=%u status=%s reason=%s upstream=%s http_status=%d "
-              "attempts=%u replies=%lld tokens=%lld ms=%lld",
-              call->grpc ? grpc_server_call_path(call->grpc) : "-", call->connection->caller.uid,
-              grpc_status_name(status), reason,
-              call->upstream ? upstream_settings(call->upstream)->name : "-", call->head.status,
-              call->attempts, (long long)call->n_replies, (long long)call->progress.total_tokens,
-              (long long)(worker_now_us() - call->start_us) / 1000);
 }
 
 static void detail_set(protobuf_c_boolean *has, ProtobufCBinaryData *field, const char *text,
@@ -90,6 +79,7 @@ static void pack_details(const struct call *call, const struct call_error *e, st
 
 #define SET(field, text, max) detail_set(&d.has_##field, &d.field, text, max)
     SET(reason, e->reason, DETAIL_WORD_MAX_BYTES);
+    SET(call_id, call->id, DETAIL_WORD_MAX_BYTES);
     SET(type, e->type, DETAIL_WORD_MAX_BYTES);
     SET(param, e->param, DETAIL_WORD_MAX_BYTES);
     SET(code, e->code, DETAIL_WORD_MAX_BYTES);
@@ -115,7 +105,7 @@ static void pack_details(const struct call *call, const struct call_error *e, st
     d.has_chunks_sent = true;
     d.chunks_sent = call->n_replies;
 
-    uint8_t packed[DETAIL_MESSAGE_MAX_BYTES + 6 * (DETAIL_WORD_MAX_BYTES + 4) + 128];
+    uint8_t packed[DETAIL_MESSAGE_MAX_BYTES + 7 * (DETAIL_WORD_MAX_BYTES + 4) + 128];
     if (completion__v1__error_detail__get_packed_size(&d) > sizeof packed)
         return;
     size_t len = completion__v1__error_detail__pack(&d, packed);
@@ -127,7 +117,7 @@ static void pack_details(const struct call *call, const struct call_error *e, st
 static void call_set_finished(struct call *call, int status, const char *reason)
 {
     call->state = CALL_FINISHED;
-    call_record(call, status, reason);
+    record_call(call, status, reason);
     connection_wake(call->connection);
 }
 
@@ -139,7 +129,7 @@ void call_fail(struct call *call, const struct call_error *error)
         return;
     pack_details(call, error, &details);
     call->maybe_executed = call->maybe_executed || error->maybe_executed;
-    call_let_go(call, false);
+    call_let_go(call, error->reason);
     call_set_finished(call, (int)error->status, error->reason);
     grpc_server_call_finish(call->grpc, error->status, error->message, buffer_bytes(&details),
                             buffer_length(&details));
@@ -150,8 +140,8 @@ void call_finish(struct call *call)
 {
     if (call->state == CALL_FINISHED)
         return;
-    call_let_go(call, true);
-    call_set_finished(call, GRPC_OK, "-");
+    call_let_go(call, NULL);
+    call_set_finished(call, GRPC_OK, NULL);
     grpc_server_call_finish(call->grpc, GRPC_OK, NULL, NULL, 0);
 }
 
@@ -221,6 +211,15 @@ static void on_deadline(evutil_socket_t fd, short what, void *user)
     service_expired(user);
 }
 
+static void call_name(struct call *call)
+{
+    uint64_t chance;
+
+    arc4random_buf(&chance, sizeof chance);
+    snprintf(call->id, sizeof call->id, "call-%016" PRIx64, chance);
+    grpc_server_call_set_header(call->grpc, "completion-id", call->id);
+}
+
 static void on_begin(struct grpc_server_call *grpc, void *session_user)
 {
     struct connection *connection = session_user;
@@ -234,6 +233,8 @@ static void on_begin(struct grpc_server_call *grpc, void *session_user)
     }
     call->worker = connection->worker;
     call->connection = connection;
+    if (call->worker->log->level >= LOG_INFO)
+        caller_find_unit(&connection->caller);
     call->grpc = grpc;
     call->release.run = run_release;
     call->start_us = worker_now_us();
@@ -244,6 +245,7 @@ static void on_begin(struct grpc_server_call *grpc, void *session_user)
     sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, &connection->memory);
     evtimer_assign(&call->deadline, call->worker->base, on_deadline, call);
     grpc_server_call_set_user(grpc, call);
+    call_name(call);
     LIST_INSERT_HEAD(&connection->calls, call, next);
 
     call->method = service_find(grpc_server_call_path(grpc));
@@ -260,6 +262,7 @@ static void on_request(struct grpc_server_call *grpc, const uint8_t *message, si
     if (!call || call->state != CALL_NEW)
         return;
     call->state = CALL_RUNNING;
+    call->times.request_us = worker_now_us();
     call->method->run(call, message, len);
 }
 
@@ -271,21 +274,32 @@ static void on_writable(struct grpc_server_call *grpc)
         upstream_resume(call->transfer);
 }
 
+/* Of a call that nobody here has finished: the session may have, for the sake of its frames. */
+static const char *end_reason(const struct grpc_server_call *grpc, enum grpc_server_end how)
+{
+    if (grpc_server_call_is_finished(grpc))
+        return grpc_server_call_status(grpc) == GRPC_RESOURCE_EXHAUSTED ? "LOCAL_LIMIT"
+                                                                        : "INVALID_REQUEST";
+    return how == GRPC_SERVER_END_CANCELLED ? "CANCELLED" : "CALLER_GONE";
+}
+
 static void on_end(struct grpc_server_call *grpc, enum grpc_server_end how)
 {
     struct call *call = grpc_server_call_user(grpc);
 
     if (!call)
         return;
-    if (call->state != CALL_FINISHED)
-        call_record(call, GRPC_CANCELLED,
-                    how == GRPC_SERVER_END_CANCELLED ? "CANCELLED" : "CALLER_GONE");
-    call->state = CALL_FINISHED;
-    call->grpc = NULL;
+    const char *reason = end_reason(grpc, how);
+    int status =
+        grpc_server_call_is_finished(grpc) ? (int)grpc_server_call_status(grpc) : GRPC_CANCELLED;
     call->own_key = NULL;
     if (call->transfer && upstream_phase(call->transfer) >= TRANSFER_SEND)
         call->maybe_executed = true;
-    call_let_go(call, false);
+    call_let_go(call, reason);
+    if (call->state != CALL_FINISHED)
+        record_call(call, status, reason);
+    call->state = CALL_FINISHED;
+    call->grpc = NULL;
     /* The connection's memory may be gone before the call is. */
     buffer_done(&call->body);
     sse_parser_done(&call->sse);

@@ -19,6 +19,7 @@
 #include "../proto/grpc/grpc_server.h"
 #include "../proto/utf8.h"
 #include "queue.h"
+#include "record.h"
 #include "sse.h"
 #include "translate.h"
 #include "upstream.h"
@@ -27,7 +28,7 @@
 struct connection;
 struct service_method;
 
-enum { CALL_EVENT_MAX_BYTES = 16 << 20 };
+enum { CALL_EVENT_MAX_BYTES = 16 << 20, CALL_ID_SIZE = 24 };
 
 enum call_state { CALL_NEW, CALL_RUNNING, CALL_FINISHED };
 
@@ -45,16 +46,20 @@ struct call {
     struct connection *connection;
     struct grpc_server_call *grpc; /* NULL once it is gone */
     const struct service_method *method;
+    char id[CALL_ID_SIZE]; /* "call-" and 16 hex digits that nobody can guess */
     enum call_state state;
     struct event deadline;
     struct task release;
     int64_t start_us, deadline_us; /* INT64_MAX: none */
+    struct record_times times;
+    char model[RECORD_MODEL_SIZE]; /* as asked for, maybe cut; "" before */
 
     /* Towards the upstream; see attempt.c. */
     struct upstream *upstream;     /* a reference, NULL until chosen */
     struct upstream_body *request; /* a reference, NULL before */
     struct transfer *transfer;     /* NULL: none is running */
     struct queue_place place;
+    enum queue_state counted; /* as which the metrics have it */
     struct event backoff;
     size_t charged_bytes;                     /* on the connection's memory */
     int64_t prompt_tokens, completion_tokens; /* reserved, until the call ends */

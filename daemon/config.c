@@ -408,7 +408,7 @@ static int upstream_set_url(struct config_upstream *u, struct config_error *erro
         if (!(u->unix_path = strndup(path, len)) ||
             asprintf(&host_part, "http://localhost%s", colon ? colon + 1 : "") < 0)
             return upstream_fail(error, u, "out of memory");
-    } else if (strncmp(base, "http://", 7) && strncmp(base, "https://", 8)) {
+    } else if (strncmp(base, "http://", 7) != 0 && strncmp(base, "https://", 8) != 0) {
         return upstream_fail(error, u, "base_url must begin with https://, http:// or unix:/");
     } else if (!*(strchr(base, ':') + 3) || strchr(base, ':')[3] == '/') {
         return upstream_fail(error, u, "base_url has no host");

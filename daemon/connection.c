@@ -13,6 +13,7 @@
 #include "config.h"
 #include "grpc_server.h"
 #include "log.h"
+#include "metrics.h"
 #include "server.h"
 
 enum {
@@ -301,8 +302,10 @@ static int connection_enter(struct connection *c)
                                  policy.max_connections);
     if (c->verdict == ADMISSION_WELCOME) {
         c->account->n_connections++;
+        c->worker->metrics->connections++;
         return 0;
     }
+    c->worker->metrics->connections_refused++;
     server_complain(s, "too many connections: uid %u is refused (it has %zu, all have %zu of %zu)",
                     c->caller.uid, c->account->n_connections, s->admission.n, s->admission.max);
     return c->verdict == ADMISSION_REFUSED ? 0 : -EUSERS;

@@ -11,13 +11,17 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "utf8.h"
 
 #define JOURNAL_PATH "/run/systemd/journal/socket"
 
-enum { FORMATTED_MAX = 4096 };
+enum {
+    FORMATTED_MAX = 4096,
+    RECORD_MAX = 2 * LOG_TEXT_MAX + LOG_FIELDS_MAX * (2 * LOG_VALUE_MAX + 64) + 256,
+};
 
 /* ---- Where it goes ---- */
 
@@ -67,13 +71,22 @@ bool log_init_journal(struct log *log, const char *path)
     return true;
 }
 
-void log_init(struct log *log)
+int log_init(struct log *log, enum log_format format)
 {
     struct stat st;
+    int r = 0;
 
-    if (fstat(STDERR_FILENO, &st) == 0 && is_journal(&st) && log_init_journal(log, JOURNAL_PATH))
-        return;
+    if (format == LOG_FORMAT_JOURNAL) {
+        if (access(JOURNAL_PATH, F_OK) == 0 && log_init_journal(log, JOURNAL_PATH))
+            return 0;
+        r = -ENOENT;
+    }
+    if (format == LOG_FORMAT_AUTO && fstat(STDERR_FILENO, &st) == 0 && is_journal(&st) &&
+        log_init_journal(log, JOURNAL_PATH))
+        return 0;
     log_init_fd(log, STDERR_FILENO);
+    log->json = format == LOG_FORMAT_JSON;
+    return r;
 }
 
 void log_done(struct log *log)
@@ -122,40 +135,123 @@ static const char *level_name(int level)
     return names[level & 7];
 }
 
+/* ---- Records ---- */
+
+/* A record as it is sent; what does not fit is left out. */
+struct line {
+    size_t n;
+    char text[RECORD_MAX];
+};
+
+static void line_add(struct line *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void line_add(struct line *l, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    int n = vsnprintf(l->text + l->n, sizeof l->text - l->n, format, args);
+    va_end(args);
+    if (n > 0 && (size_t)n < sizeof l->text - l->n)
+        l->n += (size_t)n;
+}
+
+/* Escaped text has no control characters: two characters are left that mean something in JSON. */
+static void line_add_json(struct line *l, const char *name, const char *escaped)
+{
+    char quoted[2 * LOG_TEXT_MAX];
+    size_t n = 0;
+
+    for (; *escaped && n < sizeof quoted - 2; escaped++) {
+        if (*escaped == '"' || *escaped == '\\')
+            quoted[n++] = '\\';
+        quoted[n++] = *escaped;
+    }
+    quoted[n] = '\0';
+    line_add(l, ",\"%s\":\"%s\"", name, quoted);
+}
+
+static void line_add_field(struct line *l, const struct log_field *f, bool json)
+{
+    char value[LOG_VALUE_MAX];
+
+    if (f->text)
+        log_escape(f->text, value, sizeof value);
+    if (json && f->text)
+        line_add_json(l, f->name, value);
+    else if (json)
+        line_add(l, ",\"%s\":%lld", f->name, (long long)f->number);
+    else if (f->text)
+        line_add(l, "%s=%s\n", f->name, value);
+    else
+        line_add(l, "%s=%lld\n", f->name, (long long)f->number);
+}
+
+/* The fields are lines: no value has a line's end, so none can add a field. */
+static void line_for_journal(struct line *l, int level, const char *text,
+                             const struct log_field *fields, size_t n)
+{
+    line_add(l, "PRIORITY=%d\nSYSLOG_IDENTIFIER=completiond\nMESSAGE=%s\n", level & 7, text);
+    for (size_t i = 0; i < n; i++)
+        line_add_field(l, &fields[i], false);
+}
+
+static void line_as_json(struct line *l, int level, const char *text,
+                         const struct log_field *fields, size_t n)
+{
+    struct timespec now;
+    struct tm tm;
+    char day[32];
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &tm);
+    strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm);
+    line_add(l, "{\"TIMESTAMP\":\"%s.%06ldZ\",\"PRIORITY\":%d", day, now.tv_nsec / 1000, level & 7);
+    line_add_json(l, "SYSLOG_IDENTIFIER", "completiond");
+    line_add_json(l, "MESSAGE", text);
+    for (size_t i = 0; i < n; i++)
+        line_add_field(l, &fields[i], true);
+    line_add(l, "}\n");
+}
+
 /* ---- Sending ---- */
 
-/* libsystemd's own sender waits when journald's queue is full. The fields are lines: no value has a
- * line's end, so none can add a field. */
-static bool send_to_journal(const struct log *log, int level, const char *text)
+/* libsystemd's own sender waits when journald's queue is full. */
+static bool send_to_journal(const struct log *log, const struct line *l)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    char fields[LOG_TEXT_MAX + 96];
-    int n = snprintf(fields, sizeof fields,
-                     "PRIORITY=%d\nSYSLOG_IDENTIFIER=completiond\nMESSAGE=%s\n", level & 7, text);
 
     snprintf(address.sun_path, sizeof address.sun_path, "%s", log->journal);
-    return sendto(log->fd, fields, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL,
-                  (struct sockaddr *)&address, sizeof address) >= 0;
+    return sendto(log->fd, l->text, l->n, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address,
+                  sizeof address) >= 0;
 }
 
 /* One write, so that lines of several processes on one pipe stay whole. */
-static bool send_line(const struct log *log, int level, const char *text)
+static bool send_line(const struct log *log, const struct line *l)
 {
     struct pollfd pfd = {.fd = log->fd, .events = POLLOUT};
-    char line[LOG_TEXT_MAX + 64];
-    int n = snprintf(line, sizeof line, "completiond: %s: %s\n", level_name(level), text);
 
     if (log->way == LOG_WAY_SOCKET)
-        return send(log->fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+        return send(log->fd, l->text, l->n, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
     if (log->way == LOG_WAY_POLL && (poll(&pfd, 1, 0) < 1 || !(pfd.revents & POLLOUT)))
         return false;
-    return write(log->fd, line, (size_t)n) >= 0;
+    return write(log->fd, l->text, l->n) >= 0;
 }
 
-static bool send_text(const struct log *log, int level, const char *text)
+static bool send_record(const struct log *log, int level, const char *text,
+                        const struct log_field *fields, size_t n)
 {
-    return log->way == LOG_WAY_JOURNAL ? send_to_journal(log, level, text)
-                                       : send_line(log, level, text);
+    struct line l;
+
+    l.n = 0;
+    if (log->way == LOG_WAY_JOURNAL) {
+        line_for_journal(&l, level, text, fields, n);
+        return send_to_journal(log, &l);
+    }
+    if (log->json)
+        line_as_json(&l, level, text, fields, n);
+    else
+        line_add(&l, "completiond: %s: %s\n", level_name(level), text);
+    return send_line(log, &l);
 }
 
 static bool tell_of_dropped(struct log *log)
@@ -163,25 +259,40 @@ static bool tell_of_dropped(struct log *log)
     char text[64];
 
     snprintf(text, sizeof text, "%lu messages before this one were lost", log->n_dropped);
-    if (!send_text(log, LOG_WARNING, text))
+    if (!send_record(log, LOG_WARNING, text, NULL, 0))
         return false;
     log->n_dropped = 0;
     return true;
 }
 
+void log_record(struct log *log, int level, const char *message, const struct log_field *fields,
+                size_t n)
+{
+    char escaped[LOG_TEXT_MAX];
+    int saved_errno = errno;
+
+    if (level > log->level || log->fd < 0)
+        return;
+    log_escape(message, escaped, sizeof escaped);
+    if ((log->n_dropped > 0 && !tell_of_dropped(log)) ||
+        !send_record(log, level, escaped, fields, n)) {
+        log->n_dropped++;
+        log->n_lost++;
+    }
+    errno = saved_errno;
+}
+
 void log_write(struct log *log, int level, const char *format, ...)
 {
-    char text[FORMATTED_MAX], escaped[LOG_TEXT_MAX];
-    int saved_errno = errno;
+    char text[FORMATTED_MAX];
     va_list args;
 
     if (level > log->level || log->fd < 0)
         return;
+    int saved_errno = errno;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    log_escape(text, escaped, sizeof escaped);
-    if ((log->n_dropped > 0 && !tell_of_dropped(log)) || !send_text(log, level, escaped))
-        log->n_dropped++;
     errno = saved_errno;
+    log_record(log, level, text, NULL, 0);
 }

@@ -1,17 +1,24 @@
 /*
  * The daemon's log: to the journal with fields where stderr is the journal, else to stderr as
- * lines. Never waits and never fails: what nobody takes is dropped and counted, and the number is
- * said once somebody takes it again. Prompts, completions and keys are not for it, at any level.
- * Texts from outside are escaped and cut before they are written.
+ * lines, of text or of JSON. Never waits and never fails: what nobody takes is dropped and counted,
+ * and the number is said once somebody takes it again. Prompts, completions and keys are not for
+ * it, at any level. Texts from outside are escaped and cut before they are written.
  */
 #ifndef LOG_H
 #define LOG_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <syslog.h>
 
-enum { LOG_TEXT_MAX = 1024 }; /* of one message, with the NUL */
+enum {
+    LOG_TEXT_MAX = 1024, /* of one message, with the NUL */
+    LOG_VALUE_MAX = 256, /* of a field's text, with the NUL */
+    LOG_FIELDS_MAX = 32, /* of one record */
+};
+
+enum log_format { LOG_FORMAT_AUTO, LOG_FORMAT_JOURNAL, LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
 enum log_way {
     LOG_WAY_WRITE,   /* a file, or a descriptor of our own that never waits */
@@ -24,12 +31,15 @@ struct log {
     int level; /* LOG_*: less important is dropped */
     int fd;    /* -1: closed by log_done() */
     enum log_way way;
-    const char *journal; /* path of its socket */
-    unsigned long n_dropped;
+    bool json;               /* lines are objects */
+    const char *journal;     /* path of its socket */
+    unsigned long n_dropped; /* and not told of yet */
+    unsigned long n_lost;    /* ever */
 };
 
-/* Finds out where stderr goes. Descriptors 0 to 2 must be open. */
-void log_init(struct log *log);
+/* Finds out where stderr goes, as far as the format leaves that open. Descriptors 0 to 2 must be
+ * open. 0, or -ENOENT: there is no journal, and the log goes to stderr as text. */
+int log_init(struct log *log, enum log_format format);
 /* Logs to the descriptor, which is not owned, as log_init() would if it were stderr. */
 void log_init_fd(struct log *log, int fd);
 /* Logs to the journal whose socket this is; the path is not copied. False: no descriptor. */
@@ -38,6 +48,17 @@ void log_done(struct log *log);
 
 void log_write(struct log *log, int level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* A message with fields. Names are our own, in capitals; the journal's PRIORITY, SYSLOG_IDENTIFIER
+ * and MESSAGE are there already. Values are escaped and cut: none can be mistaken for another
+ * field. Lines of text have the message alone. At most LOG_FIELDS_MAX. */
+struct log_field {
+    const char *name;
+    const char *text; /* NULL: the number is the value */
+    int64_t number;
+};
+void log_record(struct log *log, int level, const char *message, const struct log_field *fields,
+                size_t n);
 
 #define log_error(log, ...)   log_write(log, LOG_ERR, __VA_ARGS__)
 #define log_warning(log, ...) log_write(log, LOG_WARNING, __VA_ARGS__)

@@ -19,7 +19,10 @@
 #include "config.h"
 #include "curl_memory.h"
 #include "environment.h"
+#include "handover.h"
 #include "log.h"
+#include "metrics.h"
+#include "scrape.h"
 #include "server.h"
 #include "systemd.h"
 #include "worker.h"
@@ -37,6 +40,12 @@ static const char usage[] =
     "      --listen PATH    listen on this Unix socket; may be repeated. Not used when systemd\n"
     "                       passes sockets. Default /run/completiond/rpc.sock for root,\n"
     "                       $XDG_RUNTIME_DIR/completiond/rpc.sock for others\n"
+    "      --metrics-listen PATH\n"
+    "                       show metrics on this Unix socket (HTTP, GET /metrics), unless systemd\n"
+    "                       passes one whose name ends in \"metrics\"\n"
+    "      --log-format FORMAT\n"
+    "                       auto: to the journal if stderr is the journal, else lines on stderr;\n"
+    "                       journal; text: lines on stderr; json: an object a line. Default auto\n"
     "  -h, --help           show this and exit\n"
     "  -V, --version        show the version and exit\n"
     "\n"
@@ -44,8 +53,8 @@ static const char usage[] =
     "https://api.openai.com/v1) with the key in OPENAI_API_KEY.\n"
     "\n"
     "Signals: SIGTERM and SIGINT let the calls in flight end, then exit; a second one exits at\n"
-    "once. SIGHUP reads the configuration and the keys again. SIGUSR1, SIGUSR2 and SIGALRM are\n"
-    "ignored.\n"
+    "once. SIGHUP reads the configuration and the keys again; if the program on disk is another\n"
+    "one by now, it hands over to that without a cut. SIGUSR1, SIGUSR2 and SIGALRM are ignored.\n"
     "\n"
     "Examples:\n"
     "  OPENAI_API_KEY=... completiond\n"
@@ -59,6 +68,8 @@ struct options {
     const char *listen[LISTEN_MAX];
     size_t n_listen;
     char default_listen[128];
+    const char *metrics_listen; /* NULL: none */
+    enum log_format log_format;
     bool check_config;
 };
 
@@ -68,17 +79,41 @@ struct daemon {
     struct log log;
     struct options options;
     struct environment environment;
+    struct handover handover;
+    bool terminating;
     struct event signals[3];
     struct event watchdog;
 };
+
+static bool log_format_parse(const char *text, enum log_format *ret)
+{
+    static const char *const names[] = {
+        [LOG_FORMAT_AUTO] = "auto",
+        [LOG_FORMAT_JOURNAL] = "journal",
+        [LOG_FORMAT_TEXT] = "text",
+        [LOG_FORMAT_JSON] = "json",
+    };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], text)) {
+            *ret = (enum log_format)i;
+            return true;
+        }
+    return false;
+}
 
 /* -1: go on; else the exit status. */
 static int options_parse(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'}, {"check-config", no_argument, NULL, 'n'},
-        {"listen", required_argument, NULL, 'l'}, {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},      {0},
+        {"config", required_argument, NULL, 'c'},
+        {"check-config", no_argument, NULL, 'n'},
+        {"listen", required_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},
+        {"metrics-listen", required_argument, NULL, 'm'},
+        {"log-format", required_argument, NULL, 'f'},
+        {0},
     };
     int option;
 
@@ -96,6 +131,15 @@ static int options_parse(int argc, char **argv, struct options *o)
                 return 2;
             }
             o->listen[o->n_listen++] = optarg;
+            break;
+        case 'm':
+            o->metrics_listen = optarg;
+            break;
+        case 'f':
+            if (!log_format_parse(optarg, &o->log_format)) {
+                fputs("completiond: --log-format: auto, journal, text or json is wanted\n", stderr);
+                return 2;
+            }
             break;
         case 'h':
             fputs(usage, stdout);
@@ -144,19 +188,20 @@ static void exclude_memory_from_cores(void)
     }
 }
 
-/* No core dumps, no reading of our memory by others of our user. */
-static void harden(void)
+/* No core dumps, no reading of our memory by others of our user. False: they may read it. */
+static bool harden(void)
 {
     struct rlimit none = {0, 0}, files;
 
     exclude_memory_from_cores();
-    prctl(PR_SET_DUMPABLE, 0);
+    bool is_shut = prctl(PR_SET_DUMPABLE, 0) == 0;
     setrlimit(RLIMIT_CORE, &none);
     signal(SIGPIPE, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
+    return is_shut;
 }
 
 /* Whoever started us may have blocked signals, and a stray one is no reason to die. A SIGHUP that
@@ -238,21 +283,44 @@ static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
     for (*ret_n = 0; r == 0 && *ret_n < o->n_listen;) {
         r = listen_on(d, o->listen[*ret_n], &fds[*ret_n]);
         if (r == 0)
+            r = handover_keep(&d->handover, fds[*ret_n], "rpc");
+        if (r == 0)
             log_info(&d->log, "listening on %s", o->listen[(*ret_n)++]);
     }
     return r;
 }
 
+/* fd: systemd's, or -1. */
+static int open_metrics(struct daemon *d, int fd)
+{
+    const char *path = d->options.metrics_listen;
+    int r = 0;
+
+    if (fd < 0 && path) {
+        r = listen_on(d, path, &fd);
+        if (r == 0)
+            r = handover_keep(&d->handover, fd, "metrics");
+        if (r == 0)
+            log_info(&d->log, "metrics on %s", path);
+    }
+    return r < 0 || fd < 0 ? r : scrape_new(&d->worker, fd, &d->worker.scrape);
+}
+
 static int open_server(struct daemon *d)
 {
-    int by_hand[LISTEN_MAX], *passed = NULL;
+    int by_hand[LISTEN_MAX], *passed = NULL, metrics = -1;
     size_t n = 0;
     char what[128] = "out of memory";
-    int r = systemd_listen_fds(&passed, what);
+    int r = systemd_listen_fds(&passed, &metrics, what);
 
     if (r < 0) {
         log_error(&d->log, "%s", what);
         return r;
+    }
+    int metrics_opened = open_metrics(d, metrics);
+    if (metrics_opened < 0) {
+        free(passed);
+        return metrics_opened;
     }
     if (r > 0) {
         r = server_new(&d->worker, passed, (size_t)r, &d->worker.server);
@@ -262,13 +330,6 @@ static int open_server(struct daemon *d)
     free(passed);
     r = listen_by_hand(d, by_hand, &n);
     return r < 0 ? r : server_new(&d->worker, by_hand, n, &d->worker.server);
-}
-
-/* Sockets of our own are removed; systemd's are systemd's. */
-static void remove_sockets(const struct daemon *d)
-{
-    for (size_t i = 0; i < d->options.n_listen; i++)
-        unlink(d->options.listen[i]);
 }
 
 /* ---- Life ---- */
@@ -281,6 +342,7 @@ static int configure(struct daemon *d)
 
     if (r < 0) {
         log_error(&d->log, "%s", error.text);
+        handover_refuse(&d->handover, error.text);
         return r;
     }
     r = worker_configure(&d->worker, config);
@@ -289,6 +351,15 @@ static int configure(struct daemon *d)
     else
         log_error(&d->log, "out of memory");
     config_unref(config);
+    return r;
+}
+
+/* Again: not at start. */
+static int configure_and_note(struct daemon *d, bool again)
+{
+    int r = configure(d);
+
+    metrics_note_config(d->worker.metrics, again, r < 0);
     return r;
 }
 
@@ -302,13 +373,15 @@ static void on_terminate(evutil_socket_t fd, short what, void *user)
     struct daemon *d = user;
 
     (void)fd, (void)what;
-    if (d->worker.draining) {
+    if (d->terminating) {
         d->worker.stop = true;
         return;
     }
-    d->worker.draining = true;
+    d->terminating = d->worker.draining = true;
     log_info(&d->log, "stopping: %zu connections", d->worker.server->n_connections);
-    systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight");
+    handover_abandon(&d->handover);
+    if (!handover_is_given(&d->handover))
+        systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight");
     server_drain(d->worker.server, d->worker.config->drain_timeout_us, on_drained);
 }
 
@@ -320,13 +393,46 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
     if (d->worker.draining)
         return;
     systemd_notify_reloading();
-    if (configure(d) == 0) {
+    if (handover_request(&d->handover))
+        return;
+    if (configure_and_note(d, true) == 0) {
         log_info(&d->log, "configuration read again");
         systemd_notify("READY=1\nSTATUS=Serving");
     } else {
         log_warning(&d->log, "the configuration stays as it was");
         systemd_notify("READY=1\nSTATUS=Serving; the last reload failed");
     }
+}
+
+static void on_given(void *user)
+{
+    struct daemon *d = user;
+
+    evtimer_del(&d->watchdog);
+    d->worker.draining = true;
+    d->worker.scrape = scrape_free(d->worker.scrape);
+    server_drain(d->worker.server, CONFIG_INFINITY, on_drained);
+}
+
+static void on_not_given(void *user, const char *why)
+{
+    struct daemon *d = user;
+
+    log_error(&d->log, "not handed over, and all is as it was: %s", why);
+    systemd_notify("READY=1\nSTATUS=Serving; the last upgrade failed: %s", why);
+}
+
+static void on_late_reload(void *user)
+{
+    on_reload(-1, EV_SIGNAL, user);
+}
+
+static void on_late_terminate(void *user)
+{
+    struct daemon *d = user;
+
+    if (!d->terminating)
+        on_terminate(-1, EV_SIGNAL, d);
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *user)
@@ -340,6 +446,8 @@ static void on_watchdog(evutil_socket_t fd, short what, void *user)
 
 static int watch(struct daemon *d)
 {
+    static const struct handover_handler handler = {on_given, on_not_given, on_late_reload,
+                                                    on_late_terminate};
     static const struct {
         int number;
         void (*handle)(evutil_socket_t fd, short what, void *user);
@@ -350,6 +458,7 @@ static int watch(struct daemon *d)
         if (evsignal_add(&d->signals[i], NULL) < 0)
             return -ENOMEM;
     }
+    handover_set_handler(&d->handover, &handler, d);
     unblock_signals();
     evtimer_assign(&d->watchdog, d->worker.base, on_watchdog, d);
     return systemd_watchdog_us() > 0 ? worker_arm(&d->watchdog, systemd_watchdog_us()) : 0;
@@ -369,10 +478,11 @@ static int run(struct daemon *d)
     int r = watch(d);
 
     if (r == 0) {
-        systemd_notify("READY=1\nSTATUS=Serving");
+        if (!handover_serve(&d->handover))
+            systemd_notify("READY=1\nSTATUS=Serving");
         r = worker_run(&d->worker);
     }
-    remove_sockets(d);
+    handover_remove_sockets(&d->handover);
     if (r < 0)
         log_error(&d->log, "the event loop failed: %s", strerror(-r));
     else
@@ -389,12 +499,16 @@ static int serve(struct daemon *d)
     /* Nobody inherits what libcurl made for itself by now. An old kernel can't do that. */
     (void)close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     if (r == 0)
-        r = configure(d);
+        r = configure_and_note(d, false);
     if (r == 0)
         r = open_server(d);
     if (r == 0)
+        r = handover_await(&d->handover);
+    if (r == 0)
         r = run(d);
     unwatch(d);
+    scrape_free(d->worker.scrape);
+    handover_done(&d->handover);
     server_free(d->worker.server);
     worker_done(&d->worker);
     return r;
@@ -424,7 +538,7 @@ int main(int argc, char **argv)
     r = options_parse(argc, argv, &d.options);
     if (r >= 0)
         return r;
-    harden();
+    bool is_shut = harden();
     settle_signals();
     environment_take(&d.environment);
     if (d.options.check_config) {
@@ -432,7 +546,15 @@ int main(int argc, char **argv)
         environment_done(&d.environment);
         return r;
     }
-    log_init(&d.log);
+    if (log_init(&d.log, d.options.log_format) < 0) {
+        log_error(&d.log, "--log-format=journal: there is no journal here");
+        return 1;
+    }
+    if (!is_shut)
+        log_warning(&d.log, "the kernel refuses PR_SET_DUMPABLE: other processes of this user may "
+                            "read keys from memory");
+    if (handover_init(&d.handover, &d.worker, &d.log, argv, &d.environment) < 0)
+        return 1;
     if (curl_memory_init() < 0) {
         log_error(&d.log, "libcurl can't be initialised");
         return 1;

@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <systemd/sd-login.h>
 
 #include "config.h"
 
@@ -29,8 +31,19 @@ int caller_init(struct caller *caller, int fd)
     return 0;
 }
 
+void caller_find_unit(struct caller *caller)
+{
+    /* 0 would be ourselves. */
+    if (caller->unit || caller->pid <= 0)
+        return;
+    if (sd_pid_get_user_unit(caller->pid, &caller->unit) < 0 &&
+        sd_pid_get_unit(caller->pid, &caller->unit) < 0)
+        caller->unit = strdup("");
+}
+
 void caller_done(struct caller *caller)
 {
+    free(caller->unit);
     free(caller->groups);
     *caller = (struct caller){0};
 }

@@ -14,13 +14,18 @@ struct config;
 struct caller {
     uid_t uid;
     gid_t gid;
-    pid_t pid;
+    pid_t pid;     /* 0: it is none of ours to see */
+    char *unit;    /* of systemd, "" if there is none; NULL: not asked for yet */
     gid_t *groups; /* supplementary ones */
     size_t n_groups;
 };
 
 /* Reads the identity of the socket's other end. 0 or negative errno. */
 int caller_init(struct caller *caller, int fd);
+/* Finds out which of systemd's units the process belongs to: a user's own unit, else the system's.
+ * Once. */
+void caller_find_unit(struct caller *caller);
+
 void caller_done(struct caller *caller);
 
 /* What holds for a caller: its user's section, else the first of a group of its, else everyone's,

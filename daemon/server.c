@@ -214,20 +214,33 @@ static void on_drain(evutil_socket_t fd, short what, void *user)
     worker_arm(&s->drain, next_us);
 }
 
+static void hurry(struct server *s, int64_t deadline_us)
+{
+    if (deadline_us >= s->drain_deadline_us)
+        return;
+    s->drain_deadline_us = deadline_us;
+    if (s->drain_step == DRAIN_FINAL)
+        worker_arm(&s->drain, deadline_us - worker_now_us());
+}
+
 void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct worker *worker))
 {
     struct connection *c;
+    int64_t deadline_us;
 
-    if (s->drained)
+    if (__builtin_add_overflow(worker_now_us(), timeout_us, &deadline_us))
+        deadline_us = INT64_MAX;
+    if (s->drained) {
+        hurry(s, deadline_us);
         return;
+    }
     stop_accepting(s);
     evtimer_del(&s->accept_again);
     for (size_t i = 0; i < s->n_listeners; i++)
         close(s->listeners[i].fd);
     s->n_listeners = 0;
     s->drained = drained;
-    if (__builtin_add_overflow(worker_now_us(), timeout_us, &s->drain_deadline_us))
-        s->drain_deadline_us = INT64_MAX;
+    s->drain_deadline_us = deadline_us;
     LIST_FOREACH (c, &s->connections, next) {
         grpc_server_session_drain(c->session, false);
         connection_wake(c);

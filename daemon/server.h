@@ -50,7 +50,7 @@ void server_configure(struct server *s);
 struct server *server_free(struct server *s);
 
 /* Stops accepting, lets the calls in flight end, for timeout_us at most; what is left then ends
- * with CANCELLED. Then `drained`. */
+ * with CANCELLED. Then `drained`. A second time it can only get shorter. */
 void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct worker *worker));
 
 /* Notes that callers can't be served as they would like to be, at most once a second. */

@@ -17,6 +17,7 @@
 #include "config.h"
 #include "connection.h"
 #include "policy.h"
+#include "status.h"
 
 #define SERVICE_NAME "completion.v1.Completions"
 
@@ -182,10 +183,12 @@ static void run_unpacked(struct call *call, const translate_request_message *req
                       ? strndup((char *)request->model.data, request->model.len)
                       : strdup("");
 
-    if (model)
+    if (model) {
+        memcpy(call->model, model, utf8_truncate(model, strlen(model), sizeof call->model - 1));
         start(call, request, model, policy);
-    else
+    } else {
         refuse_for_memory(call, -ENOMEM);
+    }
     free(model);
 }
 
@@ -271,9 +274,10 @@ static void run_health(struct call *call, const uint8_t *message, size_t len)
 /* ---- Methods ---- */
 
 static const struct service_method methods[] = {
-    {"/" SERVICE_NAME "/Create", run_create},
-    {"/" SERVICE_NAME "/CreateStream", run_create_stream},
-    {GRPC_HEALTH_CHECK_PATH, run_health},
+    {"/" SERVICE_NAME "/Create", METRICS_CREATE, run_create},
+    {"/" SERVICE_NAME "/CreateStream", METRICS_CREATE_STREAM, run_create_stream},
+    {GRPC_HEALTH_CHECK_PATH, METRICS_HEALTH, run_health},
+    {STATUS_GET_PATH, METRICS_STATUS, status_run},
 };
 
 const struct service_method *service_find(const char *path)

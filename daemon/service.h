@@ -8,10 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "metrics.h"
+
 struct call;
 
 struct service_method {
     const char *path;
+    enum metrics_method metric;
     /* The request message has come. Must in the end lead to call_finish() or call_fail(). */
     void (*run)(struct call *call, const uint8_t *message, size_t len);
 };

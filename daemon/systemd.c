@@ -16,14 +16,23 @@
 
 #include "worker.h"
 
-int systemd_listen_fds(int **ret_fds, char ret_what[static 128])
+static bool is_for_metrics(const char *name)
+{
+    size_t len = strlen(name);
+
+    return len >= 7 && !strcmp(name + len - 7, "metrics");
+}
+
+int systemd_listen_fds(int **ret_fds, int *ret_metrics, char ret_what[static 128])
 {
     char **names = NULL;
+    int metrics = -1;
     int n = sd_listen_fds_with_names(1, &names), n_kept = 0, r = 0;
 
     if (n < 0)
         snprintf(ret_what, 128, "the sockets passed in (LISTEN_FDS, LISTEN_PID) can't be used: %s",
                  strerror(-n));
+    *ret_metrics = -1;
     if (n <= 0)
         return n;
     int *fds = calloc((size_t)n, sizeof *fds);
@@ -31,13 +40,13 @@ int systemd_listen_fds(int **ret_fds, char ret_what[static 128])
         r = -ENOMEM;
     for (int i = 0; r == 0 && i < n; i++) {
         int fd = SD_LISTEN_FDS_START + i;
-        size_t len = strlen(names[i]);
-        if (len >= 7 && !strcmp(names[i] + len - 7, "metrics"))
-            continue;
-        if (sd_is_socket(fd, AF_UNIX, SOCK_STREAM, 1) <= 0) {
+        bool for_metrics = is_for_metrics(names[i]);
+        if (sd_is_socket(fd, for_metrics ? AF_UNSPEC : AF_UNIX, SOCK_STREAM, 1) <= 0) {
             snprintf(ret_what, 128, "descriptor %d (%.64s) is no listening Unix stream socket", fd,
                      names[i]);
             r = -EINVAL;
+        } else if (for_metrics) {
+            metrics = fd;
         } else {
             fds[n_kept++] = fd;
         }
@@ -50,6 +59,7 @@ int systemd_listen_fds(int **ret_fds, char ret_what[static 128])
         return r;
     }
     *ret_fds = fds;
+    *ret_metrics = metrics;
     return n_kept;
 }
 

@@ -6,10 +6,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The listening stream sockets passed in, to be freed by the caller; names that end in "metrics"
- * are not among them. Their number, 0 if there are none, or negative errno: -EINVAL for a
- * descriptor that is no listening Unix stream socket (ret_what names it). Closes nothing. */
-int systemd_listen_fds(int **ret_fds, char ret_what[static 128]);
+/* The listening stream sockets passed in, to be freed by the caller; one whose name ends in
+ * "metrics" is not among them, but ret_metrics (-1: there is none), and may be of another family.
+ * Their number, 0 if there are none, or negative errno: -EINVAL for a descriptor that is no
+ * listening Unix stream socket (ret_what names it). Closes nothing. */
+int systemd_listen_fds(int **ret_fds, int *ret_metrics, char ret_what[static 128]);
 
 /* Started by systemd, and so not by hand. */
 bool systemd_is_service(void);

@@ -20,7 +20,7 @@ enum { FINISH_US = 250000, FINISH_BYTES = 64 };
 /* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
 enum { HEAD_MAX_BYTES = 256 << 10, FOLD_BYTES = 4 << 10 };
 
-enum { DAY_S = 86400 };
+enum { DAY_S = 86400, ID_HEADER_SIZE = 64 };
 
 enum transfer_state {
     TRANSFER_RUNNING,
@@ -33,6 +33,8 @@ struct transfer {
     struct upstream *upstream; /* a reference */
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
+    struct curl_slist id_node;  /* in front of them, and like them not libcurl's to free */
+    char id_header[ID_HEADER_SIZE];
     struct upstream_body *body; /* a reference */
     const struct transfer_handler *handler;
     void *user;
@@ -45,6 +47,7 @@ struct transfer {
     bool in_multi, pause, is_paused, head_seen, body_seen;
     bool not_resent, is_misled;
     unsigned n_sent;
+    long n_connects; /* as of the last time that it was sent */
     size_t n_discarded, n_head_bytes;
     int64_t start_us, last_byte_us;
 };
@@ -121,7 +124,7 @@ static void copy_header(CURL *easy, const char *name, char *out, size_t size)
         return;
     size_t n = 0;
     for (const char *c = header->value; *c && n + 1 < size; c++)
-        out[n++] = *c >= ' ' && *c <= '~' ? *c : '?';
+        out[n++] = (char)(*c >= ' ' && *c <= '~' ? *c : '?');
     out[n] = '\0';
 }
 
@@ -173,7 +176,7 @@ static void report_head(struct transfer *t)
     head.retry_after_ms = retry_after_ms(t->easy);
     text[0] = '\0';
     copy_header(t->easy, "x-should-retry", text, sizeof text);
-    head.should_retry = !strcmp(text, "true") ? 't' : !strcmp(text, "false") ? 'f' : 0;
+    head.should_retry = (char)(!strcmp(text, "true") ? 't' : !strcmp(text, "false") ? 'f' : 0);
     if (t->state != TRANSFER_RUNNING)
         return;
     t->handler->head(t->user, &head);
@@ -230,6 +233,27 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
     return t->state == TRANSFER_ENDED ? 0 : n;
 }
 
+/* Whether the request goes out on a new connection, and what that took. */
+static void count_connection(struct transfer *t)
+{
+    struct metrics_upstream *m = t->upstream->metrics;
+    curl_off_t begun_us = 0, connected_us = 0;
+    long n_connects = 0;
+
+    curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+    if (n_connects <= t->n_connects) {
+        m->connections_reused++;
+        return;
+    }
+    t->n_connects = n_connects;
+    m->connections_opened++;
+    curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &begun_us);
+    if (curl_easy_getinfo(t->easy, CURLINFO_APPCONNECT_TIME_T, &connected_us) != CURLE_OK ||
+        connected_us == 0)
+        curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+    metrics_observe(&m->connect, connected_us - begun_us);
+}
+
 /* libcurl sends a request again, silently, when a reused connection dies before an answer. This is
  * called each time. */
 static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int own_port)
@@ -242,6 +266,7 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
         return CURL_PREREQFUNC_ABORT;
     }
     t->n_sent++;
+    count_connection(t);
     t->multi_user.is_sent = true;
     if (t->upstream->breaker.n_failures > 0)
         upstream_report(t->upstream, true);
@@ -437,8 +462,24 @@ struct upstream_body *upstream_body_unref(struct upstream_body *body)
     return NULL;
 }
 
-int upstream_start(struct upstream *u, struct upstream_body *body, const char *key, bool stream,
-                   const struct transfer_handler *handler, void *user, struct transfer **ret)
+/* The list is shared: what is the transfer's own goes in front of it. */
+static struct curl_slist *transfer_headers(struct transfer *t, const char *call_id, bool stream)
+{
+    struct upstream *u = t->upstream;
+    struct curl_slist *shared = t->headers ? t->headers
+                                : stream   ? u->headers_stream
+                                           : u->headers_unary;
+
+    if (u->has_request_id)
+        return shared;
+    snprintf(t->id_header, sizeof t->id_header, "X-Client-Request-Id: %s", call_id);
+    t->id_node = (struct curl_slist){.data = t->id_header, .next = shared};
+    return &t->id_node;
+}
+
+int upstream_start(struct upstream *u, struct upstream_body *body, const char *key,
+                   const char *call_id, bool stream, const struct transfer_handler *handler,
+                   void *user, struct transfer **ret)
 {
     struct transfer *t = calloc(1, sizeof *t);
 
@@ -464,10 +505,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
         transfer_free(t);
         return -ENOMEM;
     }
-    struct curl_slist *headers = t->headers ? t->headers
-                                 : stream   ? u->headers_stream
-                                            : u->headers_unary;
-    curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, transfer_headers(t, call_id, stream));
     curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)buffer_length(&body->bytes));
     curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, (char *)buffer_bytes(&body->bytes));
     curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "config.h"
 #include "log.h"
@@ -116,6 +117,7 @@ int upstream_new(struct worker *worker, struct config *config,
     u->worker = worker;
     u->settings = settings;
     u->config = config_ref(config);
+    u->metrics = metrics_upstream_get(worker->metrics, settings->name);
     queue_init(&u->queue, worker, settings->max_concurrent, settings->max_queued);
     retry_budget_init(&u->retry_budget);
     lookup_init(&u->lookup, worker);
@@ -128,6 +130,9 @@ int upstream_new(struct worker *worker, struct config *config,
         return -ENOMEM;
     }
     u->is_numeric = is_numeric(settings, u->url);
+    for (size_t i = 0; settings->headers && settings->headers[i]; i++)
+        if (!strncasecmp(settings->headers[i], "X-Client-Request-Id:", 20))
+            u->has_request_id = true;
     if (settings->http_version == CONFIG_HTTP_2 && !upstream_has_http_2())
         log_warning(worker->log,
                     "[upstream %s] http_version = 2 needs libcurl 8.4 or newer; using HTTP/1.1",
@@ -188,6 +193,16 @@ void upstream_report(struct upstream *u, bool reached)
         log_warning(u->worker->log,
                     "upstream %s can't be reached: calls fail at once, but for one a second",
                     u->settings->name);
+}
+
+struct metrics_upstream *upstream_metrics(const struct upstream *u)
+{
+    return u->metrics;
+}
+
+bool upstream_is_down(const struct upstream *u)
+{
+    return breaker_is_open(&u->breaker);
 }
 
 void upstream_complain(struct upstream *u, int http_status)

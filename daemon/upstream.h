@@ -20,6 +20,7 @@
 
 struct config;
 struct config_upstream;
+struct metrics_upstream;
 struct secret;
 struct transfer;
 struct upstream;
@@ -41,6 +42,11 @@ struct retry_budget *upstream_retry_budget(struct upstream *u);
 /* 0: it may be asked; else it could not be reached lately, and the microseconds until it is tried
  * again. A 0 must be followed by upstream_start(). */
 int64_t upstream_wait_us(struct upstream *u);
+
+/* What is counted of all upstreams of this name. */
+struct metrics_upstream *upstream_metrics(const struct upstream *u);
+/* Lately no connection could be made. */
+bool upstream_is_down(const struct upstream *u);
 
 /* An answer said that the key is refused: said in the log, once a minute. */
 void upstream_complain(struct upstream *u, int http_status);
@@ -115,10 +121,12 @@ struct upstream_body *upstream_body_unref(struct upstream_body *body);
 
 /*
  * POSTs the body, with a reference of the transfer's own. key overrides the configured one (NULL:
- * the configured one) and is copied. stream: an event stream is expected. 0 or -ENOMEM.
+ * the configured one) and is copied. call_id is sent as X-Client-Request-Id, unless a header of the
+ * configuration has that name, and is copied. stream: an event stream is expected. 0 or -ENOMEM.
  */
-int upstream_start(struct upstream *u, struct upstream_body *body, const char *key, bool stream,
-                   const struct transfer_handler *handler, void *user, struct transfer **ret);
+int upstream_start(struct upstream *u, struct upstream_body *body, const char *key,
+                   const char *call_id, bool stream, const struct transfer_handler *handler,
+                   void *user, struct transfer **ret);
 
 /* No data until it is resumed; at most one more piece (16 KiB) arrives first. The idle timer rests
  * meanwhile. Both may be called in any state. */

@@ -6,6 +6,7 @@
 
 #include "breaker.h"
 #include "lookup.h"
+#include "metrics.h"
 #include "upstream.h"
 
 enum { IDLE_HANDLES = 64 };
@@ -18,8 +19,10 @@ struct upstream {
     CURLU *url;      /* parsed once; the handles refer to it */
     bool is_numeric; /* there is no name to look up */
     struct curl_slist *headers_unary, *headers_stream;
+    bool has_request_id;      /* among the configured headers */
     CURL *idle[IDLE_HANDLES]; /* with all options of this server set */
     size_t n_idle;
+    struct metrics_upstream *metrics; /* the worker's */
     struct queue queue;
     struct retry_budget retry_budget;
     struct breaker breaker;

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "config.h"
+#include "metrics.h"
 #include "multi.h"
 #include "server.h"
 #include "upstream.h"
@@ -16,8 +17,9 @@ int worker_init(struct worker *w, struct log *log)
     LIST_INIT(&w->finishing);
     w->memory = MEMORY_INIT(SIZE_MAX, NULL);
     accounts_init(&w->accounts, &w->memory);
+    w->metrics = metrics_new();
     w->base = event_base_new();
-    if (!w->base)
+    if (!w->base || !w->metrics)
         return -ENOMEM;
     return multi_new(w, &w->multi);
 }
@@ -48,6 +50,8 @@ void worker_done(struct worker *w)
     multi_free(w->multi);
     config_unref(w->config);
     accounts_done(&w->accounts);
+    record_tell_left_out(w);
+    metrics_free(w->metrics);
     if (w->base)
         event_base_free(w->base);
     *w = (struct worker){0};

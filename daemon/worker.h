@@ -17,6 +17,7 @@
 
 #include "../proto/memory.h"
 #include "account.h"
+#include "record.h"
 
 #define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
@@ -29,7 +30,9 @@ struct task {
 
 struct config;
 struct log;
+struct metrics;
 struct multi;
+struct scrape;
 struct server;
 struct transfer;
 struct upstream;
@@ -42,8 +45,11 @@ struct worker {
     struct upstream **upstreams; /* references, in the order of the configuration's */
     size_t n_upstreams;
     struct server *server;
-    struct memory memory;            /* of all that callers make us hold */
-    struct accounts accounts;        /* of the users that call */
+    struct scrape *scrape;    /* the metrics socket, NULL: there is none */
+    struct memory memory;     /* of all that callers make us hold */
+    struct accounts accounts; /* of the users that call */
+    struct metrics *metrics;
+    struct record_limit records;
     LIST_HEAD(, transfer) finishing; /* transfers that no call owns any more; upstream.h's */
     bool draining;
     bool stop;

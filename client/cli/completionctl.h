@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "../../proto/buffer.h"
 #include "completion.h"
@@ -91,7 +92,59 @@ int output_flush(void);
 int printer_print(struct printer *p, const completion_result *result);
 int printer_end(struct printer *p);
 
+/* table.c: rows of cells, printed with columns of one width. */
+
+enum { TABLE_CELL = 64 };
+
+struct table {
+    size_t n_columns, n_left; /* the first ones are left-aligned */
+    size_t n, capacity;       /* cells, row by row */
+    char (*cells)[TABLE_CELL];
+};
+
+/* Adds a cell; one that can't be added for want of memory leaves the table as it is. */
+void table_add(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void table_print(const struct table *t, FILE *out);
+/* Frees the cells. */
+void table_done(struct table *t);
+
+/* summary.c: the daemon's status for people. */
+
+struct summary_upstream {
+    char name[TABLE_CELL], base_url[128], state[32];
+    int64_t running, queued, ok, failed;                          /* calls */
+    int64_t first_byte_p50, first_byte_p95, total_p50, total_p95; /* us; -1: unknown */
+    double reuse_ratio;                                           /* -1: unknown */
+};
+
+struct summary_user {
+    int64_t uid, running, queued, connections, memory_used, memory_limit;
+    int64_t requests_left, tokens_left; /* INT64_MAX: no limit */
+};
+
+struct summary {
+    char version[32], last_reload[32];
+    bool draining;
+    int64_t pid, uptime_us, config_time_us, last_reload_time_us, connections;
+    int64_t memory_used, memory_limit; /* bytes; INT64_MAX: no limit */
+    struct summary_upstream *upstreams;
+    struct summary_user *users;
+    size_t n_upstreams, n_users;
+    /* The daemon is too old to tell more than `draining`. */
+    bool is_health_only;
+};
+
+/* Asks the daemon. 0, with the JSON text too if ret_json is not NULL (to be freed; NULL: the daemon
+ * has none), or negative and the error is filled. */
+int summary_get(completion_client *client, int64_t timeout_ms, struct summary *ret, char **ret_json,
+                completion_error *error);
+/* before: an earlier one, for calls per second, or NULL. */
+void summary_print(const struct summary *s, const struct summary *before, const char *socket,
+                   FILE *out);
+void summary_done(struct summary *s);
+
 int run_create(int argc, char **argv);
 int run_status(int argc, char **argv);
+int run_top(int argc, char **argv);
 
 #endif

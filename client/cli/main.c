@@ -11,7 +11,8 @@ static int run_help(int argc, char **argv);
 
 static const struct command commands[] = {
     {"create", "complete a prompt", run_create},
-    {"status", "say whether the daemon is there and serving", run_status},
+    {"status", "say whether the daemon is there and serving, and what it does", run_status},
+    {"top", "the same, again every second", run_top},
     {"help", "show this, or the help of a command", run_help},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
@@ -132,6 +133,7 @@ int report(int r, const completion_error *e)
     print_detail("code", completion_error_code(e));
     print_detail("upstream", completion_error_upstream(e));
     print_detail("request id", completion_error_request_id(e));
+    print_detail("call id", completion_error_call_id(e));
     if (completion_error_attempts(e) > 1) {
         snprintf(number, sizeof number, "%d", completion_error_attempts(e));
         print_detail("attempts", number);

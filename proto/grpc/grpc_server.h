@@ -129,6 +129,11 @@ int64_t grpc_server_call_timeout_us(const struct grpc_server_call *call);
  * is wiped with the call. */
 const char *grpc_server_call_metadata(const struct grpc_server_call *call, const char *key);
 
+/* One header of metadata in the response's first headers, which are the trailers where there is no
+ * reply. Nothing once they are out. Key (lower case) and value (printable ASCII) are not copied, and
+ * must stay until the call ends. */
+void grpc_server_call_set_header(struct grpc_server_call *call, const char *key, const char *value);
+
 /*
  * A reply message, written in place: append the message to the buffer that _begin() returns (do not
  * consume, truncate or keep it), then _end() or, if it came to nothing, _abort(). Returns 0, or
@@ -164,5 +169,7 @@ void grpc_server_call_finish(struct grpc_server_call *call, enum grpc_status sta
                              const char *message, const void *details, size_t details_len);
 
 bool grpc_server_call_is_finished(const struct grpc_server_call *call);
+/* Of one that is finished. */
+enum grpc_status grpc_server_call_status(const struct grpc_server_call *call);
 
 #endif

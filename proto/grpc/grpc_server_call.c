@@ -118,16 +118,31 @@ static void set_status(struct grpc_server_call *call, enum grpc_status status, c
         buffer_truncate(&call->trailer, call->message_len = 0);
 }
 
+enum { FIRST_HEADERS_MAX = 4 };
+
+static size_t first_headers(const struct grpc_server_call *call, const char *http_status,
+                            nghttp2_nv headers[static FIRST_HEADERS_MAX])
+{
+    size_t n = 0;
+
+    headers[n++] = HEADER(":status", http_status);
+    headers[n++] = HEADER("content-type", "application/grpc");
+    headers[n++] = HEADER("grpc-accept-encoding", "identity");
+    if (call->header_key) {
+        headers[n] = HEADER_ONCE("", call->header_value, strlen(call->header_value));
+        headers[n].name = (uint8_t *)call->header_key;
+        headers[n++].namelen = strlen(call->header_key);
+    }
+    return n;
+}
+
 /* Headers that are trailers at the same time. */
 static void submit_trailers_only(struct grpc_server_call *call, const char *http_status)
 {
-    nghttp2_nv headers[3 + STATUS_HEADERS_MAX] = {
-        HEADER(":status", http_status),
-        HEADER("content-type", "application/grpc"),
-        HEADER("grpc-accept-encoding", "identity"),
-    };
-    size_t n = 3 + status_headers(call, headers + 3);
+    nghttp2_nv headers[FIRST_HEADERS_MAX + STATUS_HEADERS_MAX];
+    size_t n = first_headers(call, http_status, headers);
 
+    n += status_headers(call, headers + n);
     call->is_answered = true;
     check_submitted(call,
                     nghttp2_submit_response(call->session->h2, call->stream_id, headers, n, NULL));
@@ -220,10 +235,11 @@ void grpc_server_call_receive_end(struct grpc_server_call *call)
         fail(call, GRPC_UNIMPLEMENTED, "no request message");
         return;
     }
-    if (check_body(call, &n) == 0) {
+    int rc = check_body(call, &n);
+    if (rc == 0)
         fail(call, GRPC_INTERNAL, "the request message is cut short");
+    if (rc <= 0)
         return;
-    }
 
     struct buffer body = call->body;
     call->body = BUFFER_INIT(0);
@@ -283,16 +299,13 @@ static ssize_t read_reply(nghttp2_session *h2, int32_t stream_id, uint8_t *buf, 
 
 static void answer(struct grpc_server_call *call)
 {
-    const nghttp2_nv headers[] = {
-        HEADER(":status", "200"),
-        HEADER("content-type", "application/grpc"),
-        HEADER("grpc-accept-encoding", "identity"),
-    };
+    nghttp2_nv headers[FIRST_HEADERS_MAX];
+    size_t n = first_headers(call, "200", headers);
     const nghttp2_data_provider provider = {.source.ptr = call, .read_callback = read_reply};
 
     call->is_answered = true;
-    check_submitted(call, nghttp2_submit_response(call->session->h2, call->stream_id, headers,
-                                                  sizeof headers / sizeof headers[0], &provider));
+    check_submitted(
+        call, nghttp2_submit_response(call->session->h2, call->stream_id, headers, n, &provider));
 }
 
 int grpc_server_call_message_end(struct grpc_server_call *call)
@@ -391,6 +404,12 @@ int64_t grpc_server_call_timeout_us(const struct grpc_server_call *call)
     return call->request.timeout_us;
 }
 
+void grpc_server_call_set_header(struct grpc_server_call *call, const char *key, const char *value)
+{
+    call->header_key = key;
+    call->header_value = value;
+}
+
 const char *grpc_server_call_metadata(const struct grpc_server_call *call, const char *key)
 {
     return grpc_request_metadata(&call->request, key);
@@ -409,4 +428,9 @@ bool grpc_server_call_is_full(const struct grpc_server_call *call)
 bool grpc_server_call_is_finished(const struct grpc_server_call *call)
 {
     return call->is_finished;
+}
+
+enum grpc_status grpc_server_call_status(const struct grpc_server_call *call)
+{
+    return call->status;
 }

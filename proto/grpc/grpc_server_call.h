@@ -51,6 +51,8 @@ struct grpc_server_call {
     size_t ready;        /* bytes of it that may be sent: without a message that is being written */
     int64_t waits_us;    /* since when none of them was taken; -1: not known yet */
 
+    const char *header_key, *header_value; /* of metadata, NULL: none; the handler's */
+
     enum grpc_status status;
     struct buffer trailer; /* grpc-message and grpc-status-details-bin, as sent */
     size_t message_len;

@@ -110,7 +110,7 @@ enum { TIMEOUT_DIGITS = 8, TIMEOUT_MAX = 99999999 };
 
 /* From the finest to the coarsest. Nanoseconds are finer than what we count in. */
 static const struct {
-    char letter;
+    uint8_t letter;
     int64_t us;
 } timeout_units[] = {
     {'u', 1}, {'m', 1000}, {'S', 1000000}, {'M', 60000000}, {'H', 3600000000},

@@ -57,10 +57,10 @@ static unsigned assert_options_are_in(const char *text, const char *other)
 /* getopt_long() tells all of its table where an abbreviation fits everything: the empty one. */
 static void test_help_tells_of_the_options_that_the_parser_has(void **state)
 {
-    static const char *const commands[] = {"create", "status"};
+    static const char *const commands[] = {"create", "status", "top"};
 
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 3; i++) {
         struct cli help, parser;
         assert_run(&help, 0, CLI_ARGUMENTS(commands[i], "--help"));
         assert_run(&parser, 2, CLI_ARGUMENTS(commands[i], "--=x"));

@@ -65,7 +65,7 @@ static void expect_loss_without_stalling(struct scene *s, int reader, int n_call
     call(s);
     assert_true(count_waiting(reader, text, sizeof text) > 0);
     assert_non_null(strstr(text, "messages before this one were lost\n"));
-    assert_non_null(strstr(text, "completiond: debug: call ended: "));
+    assert_non_null(strstr(text, "completiond: info: call ended: "));
 }
 
 static void test_pipe_that_nobody_reads(void **state)

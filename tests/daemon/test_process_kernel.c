@@ -172,6 +172,8 @@ static void test_all_of_them_refused_at_once(void **state)
     work(s);
     rpc_connect(&s->rpc, s->daemon.socket);
     scene_stop(s);
+    /* What that means for keys is said. */
+    daemon_assert_logged(&s->daemon, "PR_SET_DUMPABLE");
 }
 
 static void test_without_locked_memory_it_starts(void **state)

@@ -361,6 +361,8 @@ static void test_all_descriptors_are_closed_on_exec(void **state)
     };
     rpc_completion_free(rpc_next(&s->rpc, calls[0]));
     assert_true(fake_await(tls, FAKE_STEP, 1));
+    /* A turn later: behind the first word of TLS the certificates are read, from a file. */
+    scene_assert_serving(s);
     /* The listener, the caller and two upstreams at least. */
     assert_true(inspect(&s->daemon).n_sockets >= 4);
     daemon_signal(&s->daemon, SIGHUP);

@@ -47,6 +47,8 @@ static void listen_for_notifications(struct daemon *d)
     assert_true(d->notify >= 0);
     snprintf(address.sun_path, sizeof address.sun_path, "%s/notify", d->directory.path);
     assert_int_equal(bind(d->notify, (struct sockaddr *)&address, sizeof address), 0);
+    /* For those who want to know who speaks. */
+    assert_int_equal(setsockopt(d->notify, SOL_SOCKET, SO_PASSCRED, &(int){1}, sizeof(int)), 0);
 }
 
 static size_t append_list(const char **list, size_t n, const char *const *more)
@@ -118,7 +120,8 @@ void daemon_spawn(struct daemon *d, const struct daemon_options *options)
     append_list(environment, n_environment, o->environment);
     n_arguments = append_list(arguments, n_arguments, o->wrapper);
     n_arguments =
-        append_list(arguments, n_arguments, (const char *const[]){COMPLETIOND_BINARY, NULL});
+        append_list(arguments, n_arguments,
+                    (const char *const[]){o->binary ? o->binary : COMPLETIOND_BINARY, NULL});
     if (!o->no_config)
         n_arguments =
             append_list(arguments, n_arguments, (const char *const[]){"--config", d->config, NULL});

@@ -22,6 +22,7 @@ struct daemon {
 
 /* How to start it. Lists are NULL-terminated, and may be NULL. */
 struct daemon_options {
+    const char *binary;             /* another one than what was built */
     const char *const *wrapper;     /* a command that runs it: a path and arguments */
     const char *const *arguments;   /* behind --config FILE */
     const char *const *environment; /* NAME=value, added to a clean one */

@@ -22,6 +22,7 @@ struct session {
     LIST_ENTRY(session) next;
     struct fake_connection c;
     pthread_t thread;
+    bool ended; /* the thread touches nothing any more */
 };
 
 struct fake {
@@ -291,7 +292,35 @@ static void *run_session(void *user)
 
     s->c.fake->handler(&s->c);
     close_connection(&s->c);
+    pthread_mutex_lock(&s->c.fake->lock);
+    s->ended = true;
+    pthread_mutex_unlock(&s->c.fake->lock);
     return NULL;
+}
+
+static void session_free(struct session *s)
+{
+    pthread_join(s->thread, NULL);
+    free(s->c.head);
+    free(s->c.body);
+    buffer_done(&s->c.in);
+    free(s);
+}
+
+/* Else a test of many connections runs out of threads. */
+static void reap_sessions(struct fake *f)
+{
+    struct session *s, *next;
+
+    pthread_mutex_lock(&f->lock);
+    for (s = LIST_FIRST(&f->sessions); s; s = next) {
+        next = LIST_NEXT(s, next);
+        if (!s->ended)
+            continue;
+        LIST_REMOVE(s, next);
+        session_free(s);
+    }
+    pthread_mutex_unlock(&f->lock);
 }
 
 static void start_session(struct fake *f, int fd)
@@ -330,8 +359,10 @@ static void *run_accepter(void *user)
 
     while ((fd = accept4(f->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0 || errno == EINTR ||
            errno == ECONNABORTED)
-        if (fd >= 0)
+        if (fd >= 0) {
+            reap_sessions(f);
             start_session(f, fd);
+        }
     return NULL;
 }
 
@@ -408,11 +439,7 @@ struct fake *fake_free(struct fake *f)
     close(f->fd);
     while ((s = LIST_FIRST(&f->sessions))) {
         LIST_REMOVE(s, next);
-        pthread_join(s->thread, NULL);
-        free(s->c.head);
-        free(s->c.body);
-        buffer_done(&s->c.in);
-        free(s);
+        session_free(s);
     }
     pthread_cond_destroy(&f->changed);
     pthread_mutex_destroy(&f->lock);

@@ -290,6 +290,90 @@ static void journal_that_is_full_or_gone_is_not_waited_for(void **state)
     rmdir(directory);
 }
 
+/* ---- Fields ---- */
+
+static const struct log_field fields[] = {
+    {.name = "TEXT", .text = "a\nMESSAGE=forged \"\\"},
+    {.name = "NUMBER", .number = -7},
+    {.name = "EMPTY", .text = ""},
+};
+
+static void fields_are_lines_for_the_journal(void **state)
+{
+    char dir[] = "/tmp/completiond-log-XXXXXX", text[4096];
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct log log;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/journal", dir);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_true(log_init_journal(&log, address.sun_path));
+    log_record(&log, LOG_INFO, "said\nso", fields, 3);
+    log_record(&log, LOG_DEBUG, "too much", fields, 3);
+    ssize_t n = recv(fd, text, sizeof text - 1, MSG_DONTWAIT);
+    assert_true(n > 0);
+    text[n] = '\0';
+    assert_string_equal(text, "PRIORITY=6\nSYSLOG_IDENTIFIER=completiond\nMESSAGE=said\\x0aso\n"
+                              "TEXT=a\\x0aMESSAGE=forged \"\\\nNUMBER=-7\nEMPTY=\n");
+    assert_int_equal(recv(fd, text, sizeof text, MSG_DONTWAIT), -1);
+    log_done(&log);
+    close(fd);
+    unlink(address.sun_path);
+    rmdir(dir);
+}
+
+static void fields_are_members_in_json(void **state)
+{
+    char text[65536];
+    struct log log;
+    int fds[2];
+
+    (void)state;
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    log_init_fd(&log, fds[1]);
+    log.json = true;
+    log_record(&log, LOG_WARNING, "said \"so\"", fields, 3);
+    ssize_t n = read(fds[0], text, sizeof text - 1);
+    assert_true(n > 40);
+    text[n] = '\0';
+    assert_int_equal(strncmp(text, "{\"TIMESTAMP\":\"20", 16), 0);
+    assert_string_equal(
+        strstr(text, "Z\""),
+        "Z\",\"PRIORITY\":4,\"SYSLOG_IDENTIFIER\":\"completiond\","
+        "\"MESSAGE\":\"said \\\"so\\\"\","
+        "\"TEXT\":\"a\\\\x0aMESSAGE=forged \\\"\\\\\",\"NUMBER\":-7,\"EMPTY\":\"\"}\n");
+    log_done(&log);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* The longest that there can be still ends as an object. */
+static void largest_record_is_whole(void **state)
+{
+    struct log_field many[LOG_FIELDS_MAX];
+    char value[2 * LOG_TEXT_MAX], text[65536];
+    struct log log;
+    int fds[2];
+
+    (void)state;
+    memset(value, '"', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    for (size_t i = 0; i < LOG_FIELDS_MAX; i++)
+        many[i] = (struct log_field){.name = "A_NAME_OF_SOME_LENGTH_AS_THEY_ARE", .text = value};
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    log_init_fd(&log, fds[1]);
+    log.json = true;
+    log_record(&log, LOG_INFO, value, many, LOG_FIELDS_MAX);
+    ssize_t n = read(fds[0], text, sizeof text);
+    assert_true(n > LOG_FIELDS_MAX * LOG_VALUE_MAX);
+    assert_memory_equal(text + n - 3, "\"}\n", 3);
+    log_done(&log);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +385,9 @@ int main(void)
         cmocka_unit_test(full_disk_loses_lines_and_no_more),
         cmocka_unit_test(journal_fields_can_not_be_forged),
         cmocka_unit_test(journal_that_is_full_or_gone_is_not_waited_for),
+        cmocka_unit_test(fields_are_lines_for_the_journal),
+        cmocka_unit_test(fields_are_members_in_json),
+        cmocka_unit_test(largest_record_is_whole),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,193 @@
+#include "status.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../proto/unpack.h"
+#include "../proto/wire.h"
+#include "account.h"
+#include "call.h"
+#include "completion/v1/status.pb-c.h"
+#include "config.h"
+#include "connection.h"
+#include "log.h"
+#include "metrics.h"
+#include "server.h"
+
+/* Numbers of the repeated fields of GetStatusResponse. */
+enum { FIELD_UPSTREAMS = 11, FIELD_USERS = 12 };
+
+enum { BASE_URL_SIZE = 512 };
+
+/* field 0: the message itself. */
+static void append_message(struct buffer *out, uint32_t field, const ProtobufCMessage *message)
+{
+    size_t len = protobuf_c_message_get_packed_size(message);
+
+    if (field > 0) {
+        wire_append_tag(out, field, WIRE_LEN);
+        wire_append_varint(out, len);
+    }
+    uint8_t *p = buffer_reserve(out, len);
+    if (p)
+        buffer_commit(out, protobuf_c_message_pack(message, p));
+}
+
+#define SET(message, field, value)                                                                 \
+    do {                                                                                           \
+        (message)->has_##field = true;                                                             \
+        (message)->field = (value);                                                                \
+    } while (0)
+
+static ProtobufCBinaryData text_of(const char *text)
+{
+    return (ProtobufCBinaryData){.data = (uint8_t *)text, .len = strlen(text)};
+}
+
+/* ---- Upstreams ---- */
+
+static void set_latencies(Completion__V1__UpstreamStatus *s, const struct metrics_upstream *m)
+{
+    if (m->first_byte.n > 0) {
+        SET(s, first_byte_p50_us, (int64_t)metrics_quantile_us(&m->first_byte, 0.50));
+        SET(s, first_byte_p95_us, (int64_t)metrics_quantile_us(&m->first_byte, 0.95));
+    }
+    if (m->duration.n > 0) {
+        SET(s, total_p50_us, (int64_t)metrics_quantile_us(&m->duration, 0.50));
+        SET(s, total_p95_us, (int64_t)metrics_quantile_us(&m->duration, 0.95));
+    }
+}
+
+static void append_upstream(struct buffer *out, const struct upstream *u)
+{
+    const struct config_upstream *settings = upstream_settings(u);
+    const struct metrics_upstream *m = upstream_metrics(u);
+    uint64_t n_requests = m->connections_opened + m->connections_reused;
+    Completion__V1__UpstreamStatus s = COMPLETION__V1__UPSTREAM_STATUS__INIT;
+    Completion__V1__StatusCount counts[METRICS_STATUSES], *calls[METRICS_STATUSES];
+    char base_url[BASE_URL_SIZE], name[LOG_VALUE_MAX];
+
+    SET(&s, name, text_of(log_escape(settings->name, name, sizeof name)));
+    /* config.c lets it have neither a user, a password nor a query. */
+    SET(&s, base_url, text_of(log_escape(settings->base_url, base_url, sizeof base_url)));
+    SET(&s, state,
+        upstream_is_down(u) ? COMPLETION__V1__UPSTREAM_STATE__UPSTREAM_STATE_UNREACHABLE
+                            : COMPLETION__V1__UPSTREAM_STATE__UPSTREAM_STATE_OK);
+    SET(&s, running, (int64_t)m->n_running);
+    SET(&s, queued, (int64_t)m->n_queued);
+    s.calls = calls;
+    for (size_t i = 0; i < METRICS_STATUSES; i++) {
+        if (m->calls[i] == 0)
+            continue;
+        completion__v1__status_count__init(&counts[i]);
+        SET(&counts[i], status, (int32_t)i);
+        SET(&counts[i], n, (int64_t)m->calls[i]);
+        calls[s.n_calls++] = &counts[i];
+    }
+    set_latencies(&s, m);
+    SET(&s, connections_opened, (int64_t)m->connections_opened);
+    SET(&s, connections_reused, (int64_t)m->connections_reused);
+    if (n_requests > 0)
+        SET(&s, reuse_ratio, (double)m->connections_reused / (double)n_requests);
+    append_message(out, FIELD_UPSTREAMS, &s.base);
+}
+
+/* ---- Users ---- */
+
+/* What is left of a rate, as of now; false: it has no limit. */
+static bool left_of(const struct rate *r, int64_t *ret)
+{
+    struct rate now = *r;
+
+    *ret = rate_left(&now, worker_now_us());
+    return *ret != INT64_MAX;
+}
+
+static void append_user(const struct account *account, void *user)
+{
+    struct buffer *out = user;
+    Completion__V1__UserStatus s = COMPLETION__V1__USER_STATUS__INIT;
+
+    SET(&s, uid, account->uid);
+    SET(&s, running, (int64_t)account->n_running);
+    SET(&s, queued, (int64_t)account->n_queued);
+    SET(&s, connections, (int64_t)account->n_connections);
+    SET(&s, memory_used_bytes, (int64_t)account->memory.used);
+    if (account->memory.limit < SIZE_MAX)
+        SET(&s, memory_limit_bytes, (int64_t)account->memory.limit);
+    s.has_requests_left = left_of(&account->requests, &s.requests_left);
+    s.has_tokens_left = left_of(&account->tokens, &s.tokens_left);
+    append_message(out, FIELD_USERS, &s.base);
+}
+
+static bool may_see_all(const struct caller *caller)
+{
+    return caller->uid == 0 || caller->uid == geteuid();
+}
+
+/* ---- The whole ---- */
+
+static void append_daemon(struct buffer *out, const struct worker *w)
+{
+    const struct metrics *m = w->metrics;
+    Completion__V1__GetStatusResponse s = COMPLETION__V1__GET_STATUS_RESPONSE__INIT;
+
+    SET(&s, version, text_of(COMPLETIOND_VERSION));
+    SET(&s, pid, getpid());
+    SET(&s, uptime_us, worker_now_us() - m->start_us);
+    SET(&s, draining, w->draining);
+    SET(&s, config_time_us, m->config_time_us);
+    if (m->reload_time_us > 0) {
+        SET(&s, last_reload_time_us, m->reload_time_us);
+        SET(&s, last_reload,
+            m->reload_failed ? COMPLETION__V1__RELOAD_RESULT__RELOAD_RESULT_FAILED
+                             : COMPLETION__V1__RELOAD_RESULT__RELOAD_RESULT_OK);
+    }
+    SET(&s, connections, (int64_t)w->server->n_connections);
+    SET(&s, memory_used_bytes, (int64_t)w->memory.used);
+    if (w->memory.limit < SIZE_MAX)
+        SET(&s, memory_limit_bytes, (int64_t)w->memory.limit);
+    append_message(out, 0, &s.base);
+}
+
+static void reply(struct call *call)
+{
+    const struct worker *w = call->worker;
+    const struct connection *c = call->connection;
+    struct buffer *out = call_reply_begin(call);
+
+    append_daemon(out, w);
+    for (size_t i = 0; i < w->n_upstreams; i++)
+        append_upstream(out, w->upstreams[i]);
+    if (may_see_all(&c->caller))
+        accounts_walk(&w->accounts, append_user, out);
+    else
+        append_user(c->account, out);
+    call_reply_end(call);
+    call_finish(call);
+}
+
+void status_run(struct call *call, const uint8_t *message, size_t len)
+{
+    ProtobufCMessage *unpacked;
+    struct unpack_error error;
+    int r = unpack_message(UNPACK_REQUEST, &completion__v1__get_status_request__descriptor, message,
+                           len, &unpacked, &error);
+
+    if (r == 0) {
+        unpack_free(unpacked);
+        reply(call);
+        return;
+    }
+    if (r == -ENOMEM) {
+        call_fail_for_memory(call, r, COMPLETION__V1__PHASE__PHASE_LOCAL);
+        return;
+    }
+    call_fail(call, &(struct call_error){
+                        .status = GRPC_INVALID_ARGUMENT,
+                        .reason = "INVALID_REQUEST",
+                        .message = "the request message is malformed",
+                        .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
+                    });
+}
