@@ -62,11 +62,12 @@ if [ -z "$(find build/coverage -name '*.gcda' -print -quit 2>/dev/null)" ]; then
   exit 1
 fi
 # Source folders: "build" lies beside them, and with it what protoc-c has written.
-gcovr --root . --object-directory build/coverage -j "$(nproc)" \
+gcovr --root . --object-directory build/coverage \
   --filter daemon/ --filter proto/ --filter client/ --exclude build/ \
   --exclude-throw-branches --exclude-unreachable-branches \
   --exclude-branches-by-pattern '.*\b(assert|static_assert)\(.*' \
-  --json "$scratch/counts.json" --csv "$scratch/counts.csv" build/coverage
+  --json "$scratch/counts.json" --csv "$scratch/counts.csv" \
+  build/coverage/daemon build/coverage/proto build/coverage/client
 
 awk -F, -v least_lines=$least_lines -v least_branches=$least_branches '
   function show(name, lines, run, branches, taken) {
