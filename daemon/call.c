@@ -1,7 +1,6 @@
 #include "call.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,10 +212,13 @@ static void on_deadline(evutil_socket_t fd, short what, void *user)
 
 static void call_name(struct call *call)
 {
-    uint64_t chance;
+    static const char prefix[] = "call-", digits[] = "0123456789abcdef";
+    uint64_t chance = worker_chance(call->worker);
+    char *out = stpcpy(call->id, prefix);
 
-    arc4random_buf(&chance, sizeof chance);
-    snprintf(call->id, sizeof call->id, "call-%016" PRIx64, chance);
+    for (int shift = 60; shift >= 0; shift -= 4)
+        *out++ = digits[chance >> shift & 15];
+    *out = '\0';
     grpc_server_call_set_header(call->grpc, "completion-id", call->id);
 }
 

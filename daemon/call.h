@@ -28,7 +28,7 @@
 struct connection;
 struct service_method;
 
-enum { CALL_EVENT_MAX_BYTES = 16 << 20, CALL_ID_SIZE = 24 };
+enum { CALL_EVENT_MAX_BYTES = 16 << 20, CALL_ID_SIZE = UPSTREAM_CALL_ID_MAX + 1 };
 
 enum call_state { CALL_NEW, CALL_RUNNING, CALL_FINISHED };
 

@@ -20,7 +20,9 @@ enum { FINISH_US = 250000, FINISH_BYTES = 64 };
 /* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
 enum { HEAD_MAX_BYTES = 256 << 10, FOLD_BYTES = 4 << 10 };
 
-enum { DAY_S = 86400, ID_HEADER_SIZE = 64 };
+enum { DAY_S = 86400 };
+
+#define ID_HEADER "X-Client-Request-Id: "
 
 enum transfer_state {
     TRANSFER_RUNNING,
@@ -34,7 +36,7 @@ struct transfer {
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
     struct curl_slist id_node;  /* in front of them, and like them not libcurl's to free */
-    char id_header[ID_HEADER_SIZE];
+    char id_header[sizeof ID_HEADER + UPSTREAM_CALL_ID_MAX];
     struct upstream_body *body; /* a reference */
     const struct transfer_handler *handler;
     void *user;
@@ -472,7 +474,7 @@ static struct curl_slist *transfer_headers(struct transfer *t, const char *call_
 
     if (u->has_request_id)
         return shared;
-    snprintf(t->id_header, sizeof t->id_header, "X-Client-Request-Id: %s", call_id);
+    strcpy(stpcpy(t->id_header, ID_HEADER), call_id);
     t->id_node = (struct curl_slist){.data = t->id_header, .next = shared};
     return &t->id_node;
 }

@@ -106,6 +106,8 @@ struct transfer_handler {
     void (*done)(void *user, const struct transfer_result *result);
 };
 
+enum { UPSTREAM_CALL_ID_MAX = 23 };
+
 /* The bytes of a request, shared by who may send them again and the transfers that send them:
  * libcurl may need them until its very end. */
 struct upstream_body {
@@ -121,8 +123,9 @@ struct upstream_body *upstream_body_unref(struct upstream_body *body);
 
 /*
  * POSTs the body, with a reference of the transfer's own. key overrides the configured one (NULL:
- * the configured one) and is copied. call_id is sent as X-Client-Request-Id, unless a header of the
- * configuration has that name, and is copied. stream: an event stream is expected. 0 or -ENOMEM.
+ * the configured one) and is copied. call_id, of at most UPSTREAM_CALL_ID_MAX
+ * characters, is sent as X-Client-Request-Id, unless a header of the configuration has that name,
+ * and is copied. stream: an event stream is expected. 0 or -ENOMEM.
  */
 int upstream_start(struct upstream *u, struct upstream_body *body, const char *key,
                    const char *call_id, bool stream, const struct transfer_handler *handler,

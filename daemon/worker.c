@@ -114,6 +114,18 @@ int worker_run(struct worker *w)
     return 0;
 }
 
+uint64_t worker_chance(struct worker *w)
+{
+    if (w->n_chances == 0) {
+        arc4random_buf(w->chances, sizeof w->chances);
+        w->n_chances = sizeof w->chances / sizeof *w->chances;
+    }
+    uint64_t chance = w->chances[--w->n_chances];
+    /* What was given away is not to be found here. */
+    w->chances[w->n_chances] = 0;
+    return chance;
+}
+
 int64_t worker_now_us(void)
 {
     struct timespec now;

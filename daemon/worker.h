@@ -50,6 +50,8 @@ struct worker {
     struct accounts accounts; /* of the users that call */
     struct metrics *metrics;
     struct record_limit records;
+    uint64_t chances[64]; /* for worker_chance() */
+    size_t n_chances;
     LIST_HEAD(, transfer) finishing; /* transfers that no call owns any more; upstream.h's */
     bool draining;
     bool stop;
@@ -73,6 +75,9 @@ void worker_cancel(struct worker *w, struct task *task);
 
 /* Runs the loop until w->stop. 0, or -EIO if the loop itself failed. */
 int worker_run(struct worker *w);
+
+/* A number that nobody can guess. Asks the kernel, which takes a microsecond, for many at once. */
+uint64_t worker_chance(struct worker *w);
 
 /* CLOCK_MONOTONIC in microseconds. */
 int64_t worker_now_us(void);
