@@ -294,6 +294,7 @@ static ssize_t read_reply(nghttp2_session *h2, int32_t stream_id, uint8_t *buf, 
         check_submitted(
             call, nghttp2_submit_trailer(h2, stream_id, headers, status_headers(call, headers)));
     }
+    call->n_framed = n;
     return (ssize_t)n;
 }
 
@@ -339,6 +340,7 @@ void grpc_server_call_consume(struct grpc_server_call *call, size_t n)
 
     buffer_consume(&call->reply, n);
     call->ready -= n;
+    call->n_framed = 0;
     call->waits_us = call->session->guard.now_us;
     buffer_trim(&call->reply, high);
     if (!call->is_full || call->ready > high / 2)
@@ -350,7 +352,7 @@ void grpc_server_call_consume(struct grpc_server_call *call, size_t n)
 
 int64_t grpc_server_call_waits_since(struct grpc_server_call *call)
 {
-    if (call->ready == 0)
+    if (call->ready == 0 || call->is_dropped)
         return -1;
     if (call->waits_us < 0)
         call->waits_us = call->session->guard.now_us;
@@ -363,14 +365,15 @@ void grpc_server_call_drop(struct grpc_server_call *call, enum grpc_status statu
 {
     nghttp2_nv headers[STATUS_HEADERS_MAX];
 
-    if (call->is_closed || call->ready == 0)
+    if (call->is_closed || call->is_dropped || call->ready == 0)
         return;
     if (!call->is_finished || call->status == GRPC_OK) {
         buffer_done(&call->trailer);
         set_status(call, status, message, NULL, 0);
     }
-    buffer_done(&call->reply);
-    call->ready = 0;
+    buffer_truncate(&call->reply, call->n_framed);
+    buffer_trim(&call->reply, 0);
+    call->ready = call->n_framed;
     call->is_full = false;
     call->is_dropped = true;
     check_submitted(call, nghttp2_submit_trailer(call->session->h2, call->stream_id, headers,
@@ -417,7 +420,7 @@ const char *grpc_server_call_metadata(const struct grpc_server_call *call, const
 
 size_t grpc_server_call_pending(const struct grpc_server_call *call)
 {
-    return call->ready;
+    return call->is_dropped ? 0 : call->ready;
 }
 
 bool grpc_server_call_is_full(const struct grpc_server_call *call)

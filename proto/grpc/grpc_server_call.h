@@ -49,6 +49,7 @@ struct grpc_server_call {
 
     struct buffer reply; /* framed messages */
     size_t ready;        /* bytes of it that may be sent: without a message that is being written */
+    size_t n_framed;     /* bytes of it that a frame was begun for: they must follow */
     int64_t waits_us;    /* since when none of them was taken; -1: not known yet */
 
     const char *header_key, *header_value; /* of metadata, NULL: none; the handler's */

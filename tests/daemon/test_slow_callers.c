@@ -192,6 +192,9 @@ static void test_caller_that_does_not_read_is_closed(void **state)
     assert_true(raw_send(&r));
     assert_true(fake_await(s->fake, FAKE_CLOSED, 3));
     expect_quick_answer(&s->rpc);
+    /* Were it to read now, it would get its statuses and stay. */
+    struct pollfd closed = {.fd = r.fd};
+    assert_int_equal(poll(&closed, 1, HARNESS_TIMEOUT_MS), 1);
     raw_await_close(&r);
     raw_close(&r);
     scene_stop(s);

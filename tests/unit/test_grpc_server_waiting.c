@@ -188,6 +188,44 @@ static void dropped_replies_let_the_status_pass(void **state)
     }
 }
 
+/* Of what nobody takes a frame may have been begun, for which the output has no room: it is owed.
+ */
+static void a_frame_that_was_begun_is_sent_before_the_status(void **state)
+{
+    enum { REPLY = 40000, FRAME = 16384 };
+    static const char zeros[REPLY];
+    (void)state;
+
+    for (int i = 0; i < 3; i++) {
+        struct fixture *f = open_session();
+        struct grpc_server_call *call = open_call(f, 1 << 20);
+        struct buffer *out = grpc_server_session_output(f->session);
+        char text[200];
+
+        /* As if the client had left so much of the output that one frame fills it. */
+        uint8_t filler[(64 << 10) - 100];
+        memset(filler, 0, sizeof filler);
+        buffer_append(out, filler, sizeof filler);
+        echo_reply(call, zeros, i == 2 ? FRAME : REPLY);
+        /* At the end of the last frame the status is behind it already. */
+        if (i > 0)
+            echo_finish(call, GRPC_OK, NULL);
+        assert_int_equal(grpc_server_session_flush(f->session), 0);
+        assert_in_range(buffer_length(out), sizeof filler + FRAME, sizeof filler + FRAME + 200);
+        grpc_server_call_drop(call, GRPC_CANCELLED, "too slow");
+        grpc_server_call_drop(call, GRPC_CANCELLED, "twice");
+        assert_int_equal(grpc_server_call_pending(call), 0);
+        assert_int_equal(grpc_server_call_waits_since(call), -1);
+        buffer_consume(out, sizeof filler);
+        assert_int_equal(read_all(f), 0);
+        snprintf(text, sizeof text, "%sDATA %d\n%s", OK_HEADERS, i == 2 ? FRAME + 5 : 2 * FRAME,
+                 i == 2 ? OK_TRAILERS : "HEADERS END\ngrpc-status: 1\ngrpc-message: too slow\n");
+        assert_string_equal(peer_text(&f->peer), text);
+        assert_int_equal(f->echo.n_finished, 1);
+        close_session(f);
+    }
+}
+
 static void without_replies_nothing_is_dropped(void **state)
 {
     struct fixture *f = open_session();
@@ -212,6 +250,7 @@ int main(void)
         cmocka_unit_test(resets_of_ended_calls_are_ignored),
         cmocka_unit_test(waiting_counts_from_the_last_byte_taken),
         cmocka_unit_test(dropped_replies_let_the_status_pass),
+        cmocka_unit_test(a_frame_that_was_begun_is_sent_before_the_status),
         cmocka_unit_test(without_replies_nothing_is_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
