@@ -44,6 +44,7 @@ static void assert_usual_head(struct scene *s)
                                         "Content-Type: application/json",
                                         "Accept-Encoding: identity",
                                         ("Authorization: Bearer " SCENE_KEY),
+                                        "X-Client-Request-Id: call-",
                                         "Content-Length: "};
     static const char line[] = "POST /v1/completions HTTP/1.1\r\n";
     char *head = fake_last_head(s->fake), *rest = NULL;
