@@ -336,6 +336,11 @@ int multi_add(struct multi *m, CURL *easy, struct multi_user *user)
     return curl_multi_add_handle(m->curl, easy) == CURLM_OK ? 0 : -ENOMEM;
 }
 
+bool multi_user_is_seen(const struct multi_user *user)
+{
+    return !user->is_alone || user->socket;
+}
+
 void multi_remove(struct multi *m, CURL *easy)
 {
     struct multi_user *user = NULL;

@@ -43,6 +43,14 @@ struct multi_user {
 };
 int multi_add(struct multi *m, CURL *easy, struct multi_user *user);
 
+/*
+ * Its socket is known to be its own. libcurl tells of a socket only when it is done with a handle
+ * for this turn, and of none if the handle is paused by then, by an answer that was there at once.
+ * The socket would go on being watched as one that waits in the pool, and be shut: such a handle
+ * must go on before the turn ends.
+ */
+bool multi_user_is_seen(const struct multi_user *user);
+
 /* Takes the handle out; its connection is closed if the transfer was not over. Not to be called
  * from a callback of libcurl. */
 void multi_remove(struct multi *m, CURL *easy);

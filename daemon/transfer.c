@@ -44,9 +44,10 @@ struct transfer {
     struct lookup_user lookup;
     enum lookup_answer lookup_answer;
     struct event timer;
-    struct task release, resume;
+    struct task release, resume, announce;
     enum transfer_state state;
     bool in_multi, pause, is_paused, head_seen, body_seen;
+    bool is_announcing; /* what is kept is taken although it is to be paused */
     bool not_resent, is_misled;
     unsigned n_sent;
     long n_connects; /* as of the last time that it was sent */
@@ -64,6 +65,7 @@ static struct multi *transfer_multi(const struct transfer *t)
 static void transfer_free(struct transfer *t)
 {
     worker_cancel(t->upstream->worker, &t->resume);
+    worker_cancel(t->upstream->worker, &t->announce);
     evtimer_del(&t->timer);
     if (t->in_multi)
         multi_remove(transfer_multi(t), t->easy);
@@ -225,8 +227,10 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
         return 0;
     if (t->state == TRANSFER_FINISHING)
         return discard(t, data, n);
-    if (t->pause) {
+    if (t->pause && !t->is_announcing) {
         t->is_paused = true;
+        if (!multi_user_is_seen(&t->multi_user))
+            worker_defer(t->upstream->worker, &t->announce);
         return CURL_WRITEFUNC_PAUSE;
     }
     t->last_byte_us = worker_now_us();
@@ -443,6 +447,22 @@ static void run_resume(struct task *task)
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
 }
 
+/* It was paused before libcurl told of its socket (multi.h): without the pause it does. */
+static void run_announce(struct task *task)
+{
+    struct transfer *t = container_of(task, struct transfer, announce);
+
+    if (t->state != TRANSFER_RUNNING || !t->is_paused)
+        return;
+    t->is_paused = false;
+    t->is_announcing = true;
+    CURLcode code = curl_easy_pause(t->easy, CURLPAUSE_CONT);
+    t->is_announcing = false;
+    multi_check(transfer_multi(t));
+    if (t->state == TRANSFER_RUNNING && code != CURLE_OK)
+        transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
+}
+
 struct upstream_body *upstream_body_new(struct buffer *bytes)
 {
     struct upstream_body *body = calloc(1, sizeof *body);
@@ -497,6 +517,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     t->multi_user.is_alone = u->settings->http_version != CONFIG_HTTP_2 || !upstream_has_http_2();
     t->release.run = run_release;
     t->resume.run = run_resume;
+    t->announce.run = run_announce;
     t->start_us = worker_now_us();
     t->body = body;
     body->n_refs++;

@@ -131,8 +131,8 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
                    const char *call_id, bool stream, const struct transfer_handler *handler,
                    void *user, struct transfer **ret);
 
-/* No data until it is resumed; at most one more piece (16 KiB) arrives first. The idle timer rests
- * meanwhile. Both may be called in any state. */
+/* No data until it is resumed; at most two more pieces (of 16 KiB) arrive first. The idle timer
+ * rests meanwhile. Both may be called in any state. */
 void upstream_pause(struct transfer *t);
 void upstream_resume(struct transfer *t);
 

@@ -206,6 +206,63 @@ static void test_many_slow_readers(void **state)
     scene_stop(s);
 }
 
+/* ---- Answers that are there at once ---- */
+
+enum { AT_ONCE_EVENTS = 100, AT_ONCE_CALLS = 32, AT_ONCE_ROUNDS = 12 };
+
+/* A response of known length, so that its connection is kept. To be freed. */
+static char *whole_response(void)
+{
+    size_t size = AT_ONCE_EVENTS * (TEXT_BYTES + 512), n = 0;
+    char *body = malloc(size), *all, text[TEXT_BYTES + 1];
+
+    assert_non_null(body);
+    memset(text, 'x', TEXT_BYTES);
+    text[TEXT_BYTES] = '\0';
+    for (int i = 0; i < AT_ONCE_EVENTS; i++)
+        n += (size_t)snprintf(body + n, size - n, "data: " FAKE_PART("%s") "\n\n", text);
+    n += (size_t)snprintf(body + n, size - n, "data: " FAKE_LAST("") "\n\ndata: [DONE]\n\n");
+    assert_true(asprintf(&all,
+                         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                         "Content-Length: %zu\r\n\r\n%s",
+                         n, body) > 0);
+    free(body);
+    return all;
+}
+
+static void answer_at_once(struct fake_connection *c)
+{
+    while (fake_read_request(c) && fake_write(c, c->user, strlen(c->user)))
+        ;
+}
+
+/* A transfer on a kept connection may be paused before libcurl has told that it uses it. It is not
+ * taken for one that nobody uses. */
+static void test_paused_at_once_on_a_kept_connection(void **state)
+{
+    struct scene *s = *state;
+    rpc_request request = rpc_request_new("m", "CANARY prompt");
+    struct grpc_client_call *calls[AT_ONCE_CALLS];
+    struct rpc_result result;
+    char *response = whole_response();
+
+    scene_start(s, answer_at_once, response, NULL);
+    for (int round = 0; round < AT_ONCE_ROUNDS; round++) {
+        for (int i = 0; i < AT_ONCE_CALLS; i++)
+            calls[i] = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
+        for (int i = 0; i < AT_ONCE_CALLS; i++) {
+            rpc_finish(&s->rpc, calls[i], &result);
+            if (result.status != GRPC_OK)
+                fail_msg("call %d of round %d: %s", i, round, result.message);
+            assert_int_equal(buffer_length(&result.text), AT_ONCE_EVENTS * TEXT_BYTES);
+            rpc_result_done(&result);
+        }
+    }
+    scene_stop(s);
+    s->fake = fake_free(s->fake);
+    free(response);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +271,7 @@ int main(void)
         scene_test(test_pause_is_no_silence_of_the_upstream),
         scene_test(test_paused_call_costs_no_cpu),
         scene_test(test_many_slow_readers),
+        scene_test(test_paused_at_once_on_a_kept_connection),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
