@@ -364,7 +364,8 @@ static void fail(struct handover *h, const char *why)
 
 static void give(struct handover *h)
 {
-    systemd_notify("MAINPID=%d\nREADY=1\nSTATUS=Serving", (int)h->successor.pid);
+    /* The new one has a third of the watchdog's time to its first word, and so has the next. */
+    systemd_notify("MAINPID=%d\nREADY=1\nWATCHDOG=1\nSTATUS=Serving", (int)h->successor.pid);
     log_info(h->log, "handed over to process %d; the calls that are here end by themselves",
              (int)h->successor.pid);
     if (h->again)
