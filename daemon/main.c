@@ -243,6 +243,8 @@ static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
     return r;
 }
 
+static void on_idle(struct worker *w);
+
 static int open_server(struct daemon *d)
 {
     int by_hand[LISTEN_MAX], *passed = NULL;
@@ -257,6 +259,8 @@ static int open_server(struct daemon *d)
     if (r > 0) {
         r = server_new(&d->worker, passed, (size_t)r, &d->worker.server);
         free(passed);
+        if (r == 0)
+            server_exit_when_idle(d->worker.server, on_idle);
         return r;
     }
     free(passed);
@@ -310,6 +314,14 @@ static void on_terminate(evutil_socket_t fd, short what, void *user)
     log_info(&d->log, "stopping: %zu connections", d->worker.server->n_connections);
     systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight");
     server_drain(d->worker.server, d->worker.config->drain_timeout_us, on_drained);
+}
+
+static void on_idle(struct worker *w)
+{
+    struct daemon *d = container_of(w, struct daemon, worker);
+
+    log_info(&d->log, "nobody has been connected for idle_exit");
+    on_terminate(-1, 0, d);
 }
 
 static void on_reload(evutil_socket_t fd, short what, void *user)
