@@ -312,7 +312,7 @@ static void on_terminate(evutil_socket_t fd, short what, void *user)
     }
     d->worker.draining = true;
     log_info(&d->log, "stopping: %zu connections", d->worker.server->n_connections);
-    systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight");
+    systemd_notify_stopping(d->worker.config->drain_timeout_us);
     server_drain(d->worker.server, d->worker.config->drain_timeout_us, on_drained);
 }
 
