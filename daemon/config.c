@@ -36,6 +36,7 @@ static const struct key daemon_keys[] = {
      offsetof(struct config, caller_request_timeout_us)},
     {"caller_stall_timeout", config_set_duration, offsetof(struct config, caller_stall_timeout_us)},
     {"drain_timeout", config_set_duration, offsetof(struct config, drain_timeout_us)},
+    {"idle_exit", config_set_duration, offsetof(struct config, idle_exit_us)},
     {"memory_max", config_set_size, offsetof(struct config, memory_max_bytes)},
     {"log_level", config_set_log_level, offsetof(struct config, log_level)},
     {NULL, NULL, 0},
@@ -533,6 +534,7 @@ int config_load(const char *path, const struct environment *environment, struct 
     c->caller_request_timeout_us = 30 * SECOND_US;
     c->caller_stall_timeout_us = 60 * SECOND_US;
     c->drain_timeout_us = 30 * SECOND_US;
+    c->idle_exit_us = CONFIG_INFINITY;
     c->memory_max_bytes = 256 << 20;
     c->log_level = LOG_INFO;
 

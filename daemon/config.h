@@ -69,6 +69,7 @@ extern const struct config_policy config_policy_default;
 struct config {
     unsigned n_refs;
     int64_t drain_timeout_us;
+    int64_t idle_exit_us;
     int64_t memory_max_bytes; /* of all callers together */
     int64_t caller_first_byte_timeout_us, caller_request_timeout_us, caller_stall_timeout_us;
     int log_level;                      /* as syslog's LOG_* */

@@ -151,6 +151,14 @@ void handover_remove_sockets(const struct handover *h)
             unlink(h->sockets[i].path);
 }
 
+bool handover_has_paths(const struct handover *h)
+{
+    for (size_t i = 0; i < h->n_sockets; i++)
+        if (h->sockets[i].path[0])
+            return true;
+    return false;
+}
+
 /* ---- Our own program ---- */
 
 /* Where we were started from. If that has been replaced in the meantime, the kernel adds a word. */

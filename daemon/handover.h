@@ -100,6 +100,9 @@ int handover_keep(struct handover *h, int fd, const char *name);
  * somebody else has them now. */
 void handover_remove_sockets(const struct handover *h);
 
+/* Some of the sockets were made by hand: nobody listens there when we are gone. */
+bool handover_has_paths(const struct handover *h);
+
 /* ---- The new one ---- */
 
 /* It can't serve: tells the old one why. Nothing unless a handover has begun. */

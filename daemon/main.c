@@ -306,6 +306,8 @@ static int open_metrics(struct daemon *d, int fd)
     return r < 0 || fd < 0 ? r : scrape_new(&d->worker, fd, &d->worker.scrape);
 }
 
+static void on_idle(struct worker *w);
+
 static int open_server(struct daemon *d)
 {
     int by_hand[LISTEN_MAX], *passed = NULL, metrics = -1;
@@ -325,6 +327,8 @@ static int open_server(struct daemon *d)
     if (r > 0) {
         r = server_new(&d->worker, passed, (size_t)r, &d->worker.server);
         free(passed);
+        if (r == 0 && !handover_has_paths(&d->handover))
+            server_exit_when_idle(d->worker.server, on_idle);
         return r;
     }
     free(passed);
@@ -381,8 +385,16 @@ static void on_terminate(evutil_socket_t fd, short what, void *user)
     log_info(&d->log, "stopping: %zu connections", d->worker.server->n_connections);
     handover_abandon(&d->handover);
     if (!handover_is_given(&d->handover))
-        systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight");
+        systemd_notify_stopping(d->worker.config->drain_timeout_us);
     server_drain(d->worker.server, d->worker.config->drain_timeout_us, on_drained);
+}
+
+static void on_idle(struct worker *w)
+{
+    struct daemon *d = container_of(w, struct daemon, worker);
+
+    log_info(&d->log, "nobody has been connected for idle_exit");
+    on_terminate(-1, 0, d);
 }
 
 static void on_reload(evutil_socket_t fd, short what, void *user)

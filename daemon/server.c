@@ -1,6 +1,7 @@
 #include "server.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,7 +176,8 @@ void server_forget(struct server *s, struct connection *c)
     worker_cancel(s->worker, &c->flush);
     LIST_REMOVE(c, next);
     LIST_INSERT_HEAD(&s->forgotten, c, next);
-    s->n_connections--;
+    if (--s->n_connections == 0)
+        idle_begin(&s->idle);
     worker_defer(s->worker, &s->reap);
 }
 
@@ -235,6 +237,7 @@ void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct w
         return;
     }
     stop_accepting(s);
+    idle_done(&s->idle);
     evtimer_del(&s->accept_again);
     for (size_t i = 0; i < s->n_listeners; i++)
         close(s->listeners[i].fd);
@@ -247,6 +250,24 @@ void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct w
     }
     worker_arm(&s->drain, DRAIN_NOTICE_US);
     worker_defer(s->worker, &s->reap);
+}
+
+/* ---- Nobody there ---- */
+
+void server_exit_when_idle(struct server *s, void (*expired)(struct worker *worker))
+{
+    s->idle.expired = expired;
+    server_configure(s);
+}
+
+bool server_has_waiting(const struct server *s)
+{
+    for (size_t i = 0; i < s->n_listeners; i++) {
+        struct pollfd pfd = {.fd = s->listeners[i].fd, .events = POLLIN};
+        if (poll(&pfd, 1, 0) != 0)
+            return true;
+    }
+    return false;
 }
 
 /* ---- Life ---- */
@@ -273,6 +294,7 @@ void server_configure(struct server *s)
             .request_us = c->caller_request_timeout_us,
             .stall_us = c->caller_stall_timeout_us,
         };
+    idle_configure(&s->idle, c ? c->idle_exit_us : CONFIG_INFINITY);
 }
 
 int server_new(struct worker *worker, const int *fds, size_t n_fds, struct server **ret)
@@ -290,6 +312,7 @@ int server_new(struct worker *worker, const int *fds, size_t n_fds, struct serve
         return -ENOMEM;
     }
     s->worker = worker;
+    idle_init(&s->idle, s);
     admission_init(&s->admission, connections_allowed());
     server_configure(s);
     s->reap.run = run_reap;
@@ -315,6 +338,7 @@ struct server *server_free(struct server *s)
     if (!s)
         return NULL;
     stop_accepting(s);
+    idle_done(&s->idle);
     for (size_t i = 0; i < s->n_listeners; i++)
         close(s->listeners[i].fd);
     s->drained = NULL;

@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 
 #include "admission.h"
+#include "idle.h"
 #include "worker.h"
 
 struct connection;
@@ -34,6 +35,7 @@ struct server {
     struct server_limits limits;
     struct task reap;
     struct event accept_again, drain;
+    struct idle idle;
     int64_t last_complaint_us;
     int64_t drain_deadline_us; /* while draining */
     enum { DRAIN_NOTICE, DRAIN_FINAL, DRAIN_CANCEL } drain_step;
@@ -52,6 +54,13 @@ struct server *server_free(struct server *s);
 /* Stops accepting, lets the calls in flight end, for timeout_us at most; what is left then ends
  * with CANCELLED. Then `drained`. A second time it can only get shorter. */
 void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct worker *worker));
+
+/* Calls `expired` when nobody has been connected for the configuration's idle_exit. For a daemon
+ * whose sockets somebody else keeps: whoever connects from then on is served by the next one. */
+void server_exit_when_idle(struct server *s, void (*expired)(struct worker *worker));
+
+/* Somebody has connected, and is not accepted yet. */
+bool server_has_waiting(const struct server *s);
 
 /* Notes that callers can't be served as they would like to be, at most once a second. */
 void server_complain(struct server *s, const char *format, ...)

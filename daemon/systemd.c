@@ -16,6 +16,8 @@
 
 #include "worker.h"
 
+enum { MARGIN_US = 5000000 };
+
 static bool is_for_metrics(const char *name)
 {
     size_t len = strlen(name);
@@ -111,6 +113,15 @@ void systemd_notify_watchdog(void)
 void systemd_notify_reloading(void)
 {
     systemd_notify("RELOADING=1\nMONOTONIC_USEC=%" PRIi64, worker_now_us());
+}
+
+void systemd_notify_stopping(int64_t timeout_us)
+{
+    /* The calls are cut then, and told so. */
+    if (__builtin_add_overflow(timeout_us, MARGIN_US, &timeout_us))
+        timeout_us = INT64_MAX;
+    systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight\nEXTEND_TIMEOUT_USEC=%" PRIi64,
+                   timeout_us);
 }
 
 int64_t systemd_watchdog_us(void)

@@ -22,6 +22,9 @@ void systemd_notify(const char *format, ...) __attribute__((format(printf, 1, 2)
 /* RELOADING=1 with the time that Type=notify-reload wants. */
 void systemd_notify_reloading(void);
 
+/* STOPPING=1, and that it may take so long and a little more, whatever TimeoutStopSec= says. */
+void systemd_notify_stopping(int64_t timeout_us);
+
 /* WATCHDOG=1. Never waits: if it does not arrive, the next one does. */
 void systemd_notify_watchdog(void);
 

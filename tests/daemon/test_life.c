@@ -291,6 +291,8 @@ static void test_calls_in_flight_end_as_if_nothing_were(void **state)
     struct grpc_client_call *running = start_stream(s);
     daemon_signal(&s->daemon, SIGTERM);
     daemon_await(&s->daemon, "STOPPING=1");
+    /* Whatever time the service manager gives it otherwise. */
+    assert_non_null(strstr(s->daemon.notification, "\nEXTEND_TIMEOUT_USEC=605000000"));
 
     /* The caller learns of it, and nobody new gets in. */
     while (grpc_client_session_is_open(s->rpc.session))

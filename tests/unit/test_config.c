@@ -98,6 +98,7 @@ static void empty_file_means_the_environment(void **state)
     assert_string_equal(c->upstreams[0]->url, "https://api.openai.com/v1/completions");
     assert_null(c->upstreams[0]->key);
     assert_int_equal(c->drain_timeout_us, 30000000);
+    assert_true(c->idle_exit_us == CONFIG_INFINITY);
     assert_int_equal(c->caller_first_byte_timeout_us, 10000000);
     assert_int_equal(c->caller_request_timeout_us, 30000000);
     assert_int_equal(c->caller_stall_timeout_us, 60000000);
@@ -126,7 +127,7 @@ static void every_key_is_read(void **state)
     write_file(ca, "Ours:\n-----BEGIN CERTIFICATE-----\n");
     assert_int_equal(chmod(key, 0640), 0);
     snprintf(text, sizeof text,
-             "[daemon]\ndrain_timeout = 1min 30s\nlog_level = debug\n"
+             "[daemon]\ndrain_timeout = 1min 30s\nidle_exit = 5min\nlog_level = debug\n"
              "[upstream azure]\nmodels = gpt-* davinci\nmodels = more\n"
              "base_url = https://x.example/openai/deployments/d\nauth = api-key\n"
              "credential_file = %s\nquery = api-version=2024-10-21\nheader = X-One: 1\n"
@@ -141,6 +142,7 @@ static void every_key_is_read(void **state)
     const struct config_upstream *u = c->upstreams[0];
 
     assert_int_equal(c->drain_timeout_us, 90000000);
+    assert_int_equal(c->idle_exit_us, 300000000);
     assert_int_equal(c->log_level, LOG_DEBUG);
     assert_string_equal(u->name, "azure");
     assert_string_equal(u->models[0], "gpt-*");
