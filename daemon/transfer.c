@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "config.h"
+#include "curl_memory.h"
 #include "multi.h"
 #include "upstream_internal.h"
 #include "worker.h"
@@ -29,6 +30,7 @@ enum transfer_state {
 struct transfer {
     LIST_ENTRY(transfer) next; /* while FINISHING: among the worker's */
     struct upstream *upstream; /* a reference */
+    struct multi *multi;       /* a reference */
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
     struct upstream_body *body; /* a reference */
@@ -41,23 +43,19 @@ struct transfer {
     bool in_multi, pause, is_paused, head_seen, body_seen;
     bool not_resent;
     unsigned n_sent;
+    unsigned long n_refused; /* curl_memory_n_refused() at its beginning */
     size_t n_discarded, n_head_bytes;
     int64_t start_us, last_byte_us;
 };
 
 static int transfer_arm(struct transfer *t);
 
-static struct multi *transfer_multi(const struct transfer *t)
-{
-    return t->upstream->worker->multi;
-}
-
 static void transfer_free(struct transfer *t)
 {
     worker_cancel(t->upstream->worker, &t->resume);
     evtimer_del(&t->timer);
     if (t->in_multi)
-        multi_remove(transfer_multi(t), t->easy);
+        multi_remove(t->multi, t->easy);
     if (t->easy) {
         curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
         curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, NULL);
@@ -65,6 +63,7 @@ static void transfer_free(struct transfer *t)
     }
     upstream_headers_free(t->headers);
     upstream_body_unref(t->body);
+    multi_unref(t->multi);
     upstream_unref(t->upstream);
     free(t);
 }
@@ -197,6 +196,7 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
         return CURL_PREREQFUNC_ABORT;
     }
     t->n_sent++;
+    t->multi_user.is_connected = true;
     if (t->upstream->breaker.n_failures > 0)
         upstream_report(t->upstream, true);
     return CURL_PREREQFUNC_OK;
@@ -241,9 +241,13 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_ISSUER_ERROR:
         return TRANSFER_TLS_REFUSED;
+    case MULTI_UNWATCHED:
+        return TRANSFER_OUT_OF_MEMORY;
     case CURLE_OUT_OF_MEMORY:
         /* Also what libcurl says of a response header that is too long. */
-        return t->n_sent > 0 && !t->head_seen ? TRANSFER_HEAD_TOO_LARGE : TRANSFER_OUT_OF_MEMORY;
+        return t->n_sent > 0 && !t->head_seen && curl_memory_n_refused() == t->n_refused
+                   ? TRANSFER_HEAD_TOO_LARGE
+                   : TRANSFER_OUT_OF_MEMORY;
     default:
         return TRANSFER_BROKEN;
     }
@@ -334,7 +338,7 @@ static void run_resume(struct task *task)
         t->is_paused = false;
         /* Delivers what libcurl has kept before it returns, which may pause it again. */
         code = curl_easy_pause(t->easy, CURLPAUSE_CONT);
-        multi_check(transfer_multi(t));
+        multi_check(t->multi);
     }
     if (t->state == TRANSFER_RUNNING && (code != CURLE_OK || transfer_arm(t) < 0))
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
@@ -375,12 +379,15 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     t->release.run = run_release;
     t->resume.run = run_resume;
     t->start_us = worker_now_us();
+    t->n_refused = curl_memory_n_refused();
     t->body = body;
     body->n_refs++;
     evtimer_assign(&t->timer, u->worker->base, on_timer, t);
 
+    t->multi = multi_get(u->worker);
     t->easy = upstream_take_easy(u);
-    if (!t->easy || (key && upstream_headers_new(u->settings, key, stream, &t->headers) < 0)) {
+    if (!t->multi || !t->easy ||
+        (key && upstream_headers_new(u->settings, key, stream, &t->headers) < 0)) {
         transfer_free(t);
         return -ENOMEM;
     }
@@ -397,7 +404,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, on_send);
     curl_easy_setopt(t->easy, CURLOPT_PREREQDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_PRIVATE, &t->multi_user);
-    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy) < 0) {
+    if (transfer_arm(t) < 0 || multi_add(t->multi, t->easy) < 0) {
         transfer_free(t);
         return -ENOMEM;
     }
