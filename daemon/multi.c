@@ -1,9 +1,13 @@
 #include "multi.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/queue.h>
+#include <unistd.h>
 
+#include "curl_memory.h"
 #include "worker.h"
 
 LIST_HEAD(multi_users, multi_user);
@@ -24,17 +28,20 @@ struct multi {
     struct task kick;   /* libcurl's timer of 0 ms: no event, which would cost a poll */
     struct task check;
     struct multi_users running, lost;
-    bool is_unwell; /* libcurl stopped half-way, for want of memory */
-    bool is_spent;  /* it has done so before */
+    struct multi_socket *looked_at; /* NULL once it is forgotten */
+    bool is_unwell;                 /* libcurl stopped half-way, for want of memory */
+    bool is_spent;                  /* it has done so before */
 };
 
 /* What curl_multi_assign() keeps for a socket. */
 struct multi_socket {
     struct multi *multi;
+    struct multi_user *user; /* the last one that wanted something of it; may be gone */
     struct event event;
+    unsigned n_events, n_unread; /* see is_stuck() */
 };
 
-enum { CONNECTIONS_KEPT = 1024, AGAIN_US = 100000 };
+enum { CONNECTIONS_KEPT = 1024, AGAIN_US = 100000, EVENTS_BELIEVED = 256, UNREAD_MAX = 64 };
 
 /* ---- Handles ---- */
 
@@ -78,6 +85,17 @@ static void lose_unwatched(struct multi *m)
     }
 }
 
+/* libcurl 7.88 closes descriptor 0, twice, when it has no memory to begin to look up a name. The
+ * next to get that number would be a caller's connection, to be closed the next time. */
+static void keep_standard_input(void)
+{
+    if (fcntl(STDIN_FILENO, F_GETFD) < 0 && errno == EBADF) {
+        int fd = open("/dev/null", O_RDWR);
+        if (fd > STDIN_FILENO)
+            close(fd);
+    }
+}
+
 /* Nothing is asked of libcurl before those are gone. Then it goes on where it stopped. */
 static void recover(struct multi *m)
 {
@@ -86,6 +104,7 @@ static void recover(struct multi *m)
 
     m->is_unwell = false;
     CURL_IGNORE_DEPRECATION(r = curl_multi_socket_all(m->curl, &n_running);)
+    keep_standard_input();
     multi_check(m);
     if (r == CURLM_OK)
         return;
@@ -128,20 +147,67 @@ void multi_check(struct multi *m)
 
 static void act(struct multi *m, curl_socket_t fd, int bits)
 {
+    unsigned long n_refused = curl_memory_n_refused();
     int n_running;
 
     if (!m->is_unwell && curl_multi_socket_action(m->curl, fd, bits, &n_running) != CURLM_OK) {
         lose_unwatched(m);
         m->is_unwell = m->is_spent = true;
     }
+    if (curl_memory_n_refused() != n_refused)
+        keep_standard_input();
     multi_check(m);
 }
 
-static void on_socket(evutil_socket_t fd, short what, void *user)
+static int n_unread(evutil_socket_t fd)
 {
+    int n = 0;
+
+    return ioctl(fd, FIONREAD, &n) == 0 ? n : 0;
+}
+
+/* libcurl 7.88 takes a TLS read that failed for want of memory for one that has to wait, again and
+ * again. Asked after each of many events: true if it has left all of them unread. */
+static bool is_stuck(struct multi_socket *s, int before, int after)
+{
+    if (before == 0 || before != after)
+        s->n_events = s->n_unread = 0;
+    else
+        s->n_unread++;
+    return s->n_unread >= UNREAD_MAX;
+}
+
+static void act_and_look(struct multi *m, struct multi_socket *s, curl_socket_t fd, int bits)
+{
+    const struct multi_user *owner = s->user;
+    struct multi_user *user;
+    int before = n_unread(fd);
+
+    m->looked_at = s;
+    act(m, fd, bits);
+    /* It may be gone now. */
+    if (!m->looked_at || !is_stuck(s, before, n_unread(fd)))
+        return;
+    LIST_FOREACH (user, &m->running, next)
+        if (user == owner) {
+            lose(m, user);
+            return;
+        }
+}
+
+static void on_socket(evutil_socket_t fd, short what, void *socket)
+{
+    struct multi_socket *s = socket;
+    struct multi *m = s->multi;
     /* Both bits in one call: before 8.7.0 a second call overwrites the first one's. */
-    act(user, fd,
-        (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0));
+    int bits = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
+
+    if (s->n_events < EVENTS_BELIEVED) {
+        s->n_events++;
+        act(m, fd, bits);
+    } else {
+        act_and_look(m, s, fd, bits);
+    }
 }
 
 static void time_out(struct multi *m)
@@ -178,16 +244,19 @@ static void run_kick(struct task *task)
 static void forget_socket(struct multi *m, curl_socket_t fd, struct multi_socket *s)
 {
     if (s) {
+        if (m->looked_at == s)
+            m->looked_at = NULL;
         event_del(&s->event);
         free(s);
         curl_multi_assign(m->curl, fd, NULL);
     }
 }
 
-static bool watch_socket(struct multi *m, curl_socket_t fd, int what, struct multi_socket *s)
+static bool watch_socket(struct multi *m, curl_socket_t fd, int what, struct multi_socket *s,
+                         struct multi_user *user)
 {
     if (!s) {
-        s = malloc(sizeof *s);
+        s = calloc(1, sizeof *s);
         if (!s || curl_multi_assign(m->curl, fd, s) != CURLM_OK) {
             free(s);
             return false;
@@ -198,7 +267,8 @@ static bool watch_socket(struct multi *m, curl_socket_t fd, int what, struct mul
     }
     short events = (short)(EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) |
                            (what & CURL_POLL_OUT ? EV_WRITE : 0));
-    event_assign(&s->event, m->worker->base, fd, events, on_socket, m);
+    s->user = user;
+    event_assign(&s->event, m->worker->base, fd, events, on_socket, s);
     return event_add(&s->event, NULL) == 0;
 }
 
@@ -212,7 +282,7 @@ static int socket_changed(CURL *easy, curl_socket_t fd, int what, void *multi, v
     if (is_removed)
         forget_socket(m, fd, socket);
     else
-        is_watched = watch_socket(m, fd, what, socket);
+        is_watched = watch_socket(m, fd, what, socket, user);
     /* libcurl has handles of its own, too. */
     if (!user || !user->easy)
         return 0;
