@@ -68,6 +68,7 @@ struct daemon {
     struct environment environment;
     struct event signals[3];
     struct event watchdog;
+    struct systemd_manager manager;
 };
 
 /* -1: go on; else the exit status. */
@@ -284,7 +285,7 @@ static void on_terminate(evutil_socket_t fd, short what, void *user)
     }
     d->worker.draining = true;
     log_info(&d->log, "stopping: %zu connections", d->worker.server->n_connections);
-    systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight");
+    systemd_notify(&d->manager, "STOPPING=1\nSTATUS=Waiting for calls in flight");
     server_drain(d->worker.server, d->worker.config->drain_timeout_us, on_drained);
 }
 
@@ -295,13 +296,13 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
     (void)fd, (void)what;
     if (d->worker.draining)
         return;
-    systemd_notify_reloading();
+    systemd_notify_reloading(&d->manager);
     if (configure(d) == 0) {
         log_info(&d->log, "configuration read again");
-        systemd_notify("READY=1\nSTATUS=Serving");
+        systemd_notify(&d->manager, "READY=1\nSTATUS=Serving");
     } else {
         log_error(&d->log, "the configuration stays as it was");
-        systemd_notify("READY=1\nSTATUS=Serving; the last reload failed");
+        systemd_notify(&d->manager, "READY=1\nSTATUS=Serving; the last reload failed");
     }
 }
 
@@ -310,7 +311,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *user)
     struct daemon *d = user;
 
     (void)fd, (void)what;
-    systemd_notify("WATCHDOG=1");
+    systemd_notify_alive(&d->manager);
     worker_arm(&d->watchdog, systemd_watchdog_us());
 }
 
@@ -344,19 +345,24 @@ static int serve(struct daemon *d)
     int r = worker_init(&d->worker, &d->log);
 
     if (r == 0)
+        r = systemd_manager_init(&d->manager, d->worker.base);
+    if (r == 0)
         r = configure(d);
     if (r == 0)
         r = open_server(d);
     if (r == 0)
         r = watch(d);
     if (r == 0) {
-        systemd_notify("READY=1\nSTATUS=Serving");
+        systemd_notify(&d->manager, "READY=1\nSTATUS=Serving");
         r = worker_run(&d->worker);
         remove_sockets(d);
         log_info(&d->log, "stopped");
+    } else if (r == -ENOMEM) {
+        log_error(&d->log, "can't start: out of memory");
     }
     unwatch(d);
     server_free(d->worker.server);
+    systemd_manager_done(&d->manager);
     worker_done(&d->worker);
     return r;
 }
@@ -380,8 +386,10 @@ int main(int argc, char **argv)
     static struct daemon d;
     int r;
 
-    if (!open_standard_descriptors())
+    if (!open_standard_descriptors()) {
+        fprintf(stderr, "completiond: /dev/null: %s\n", strerror(errno));
         return 1;
+    }
     r = options_parse(argc, argv, &d.options);
     if (r >= 0)
         return r;

@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <systemd/sd-daemon.h>
 
@@ -51,20 +54,111 @@ bool systemd_is_service(void)
     return getenv("INVOCATION_ID") && getenv("NOTIFY_SOCKET");
 }
 
-void systemd_notify(const char *format, ...)
-{
-    char text[512];
-    va_list args;
+/* ---- The line to the service manager ---- */
 
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    sd_notify(0, text);
+enum { AGAIN_US = 100000, TRIES_MAX = 8 };
+
+/* Of NOTIFY_SOCKET. The length, or 0: there is none, or none of this kind. */
+static socklen_t manager_address(struct sockaddr_un *address)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    size_t len = path ? strlen(path) : 0;
+
+    if (len < 2 || len >= sizeof address->sun_path || (*path != '/' && *path != '@'))
+        return 0;
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(address->sun_path, path, len);
+    if (*path == '@')
+        address->sun_path[0] = '\0';
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + (*path == '/'));
 }
 
-void systemd_notify_reloading(void)
+static void manager_open(struct systemd_manager *m)
 {
-    systemd_notify("RELOADING=1\nMONOTONIC_USEC=%" PRIi64, worker_now_us());
+    if (m->fd < 0)
+        m->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
+/* False: to be said again. */
+static bool manager_tell(struct systemd_manager *m, const char *text)
+{
+    struct sockaddr_un address;
+    socklen_t len = manager_address(&address);
+
+    if (len == 0)
+        return sd_notify(0, text) >= 0;
+    manager_open(m);
+    return m->fd >= 0 && sendto(m->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL,
+                                (struct sockaddr *)&address, len) >= 0;
+}
+
+static void forget_first(struct systemd_manager *m)
+{
+    m->n_waiting--;
+    memmove(m->waiting[0], m->waiting[1], m->n_waiting * sizeof m->waiting[0]);
+}
+
+static void tell_waiting(struct systemd_manager *m)
+{
+    while (m->n_waiting > 0 && manager_tell(m, m->waiting[0])) {
+        forget_first(m);
+        m->n_tries = 0;
+    }
+    /* Nobody may be there any more. */
+    if (m->n_waiting > 0 && m->n_tries++ < TRIES_MAX)
+        worker_arm(&m->again, (int64_t)AGAIN_US << m->n_tries);
+}
+
+static void on_again(evutil_socket_t fd, short what, void *user)
+{
+    struct systemd_manager *m = user;
+
+    (void)fd, (void)what;
+    worker_rest(&m->again);
+    tell_waiting(m);
+}
+
+int systemd_manager_init(struct systemd_manager *m, struct event_base *base)
+{
+    struct sockaddr_un address;
+
+    *m = (struct systemd_manager){.fd = -1};
+    evtimer_assign(&m->again, base, on_again, m);
+    if (manager_address(&address) > 0)
+        manager_open(m);
+    return worker_rest(&m->again);
+}
+
+void systemd_manager_done(struct systemd_manager *m)
+{
+    if (!event_initialized(&m->again))
+        return;
+    evtimer_del(&m->again);
+    if (m->fd >= 0)
+        close(m->fd);
+}
+
+void systemd_notify(struct systemd_manager *m, const char *format, ...)
+{
+    va_list args;
+
+    if (m->n_waiting == SYSTEMD_WAITING_MAX)
+        forget_first(m);
+    va_start(args, format);
+    vsnprintf(m->waiting[m->n_waiting++], SYSTEMD_TEXT_MAX, format, args);
+    va_end(args);
+    m->n_tries = 0;
+    tell_waiting(m);
+}
+
+void systemd_notify_reloading(struct systemd_manager *m)
+{
+    systemd_notify(m, "RELOADING=1\nMONOTONIC_USEC=%" PRIi64, worker_now_us());
+}
+
+void systemd_notify_alive(struct systemd_manager *m)
+{
+    (void)manager_tell(m, "WATCHDOG=1");
 }
 
 int64_t systemd_watchdog_us(void)
