@@ -73,8 +73,11 @@ struct control {
 
     atomic_long seen[CONTROL_N_FUNCTIONS];
     atomic_long n_failed;
-    int n_stack; /* of the first that failed */
-    void *stack[CONTROL_STACK_MAX];
+    int n_stack, n_crash; /* where the first failed, and where it crashed */
+    void *stack[CONTROL_STACK_MAX], *crash[CONTROL_STACK_MAX];
+
+    atomic_long
+        skipped_s; /* time() is so much later: what is remembered for a minute is forgotten */
 
     /* Counted always. */
     atomic_long n_blocks, n_mappings;

@@ -66,6 +66,23 @@ static bool reload(struct torture *t, bool other)
     return await_ready(&t->daemon);
 }
 
+/* libevent keeps a block for each number that a descriptor ever had, for as long as it lives: those
+ * that will be needed should be there from the beginning. */
+static void use_descriptors(struct torture *t)
+{
+    struct caller callers[16];
+    const struct caller_call health = {.path = CALLER_HEALTH, .patience_ms = PATIENCE_MS};
+    struct caller_outcome o;
+    size_t n = sizeof callers / sizeof *callers;
+
+    for (size_t i = 0; i < n; i++) {
+        callers[i] = (struct caller){.socket = t->daemon.socket, .fd = -1};
+        caller_call(&callers[i], &health, &o);
+    }
+    for (size_t i = 0; i < n; i++)
+        caller_close(&callers[i]);
+}
+
 static bool start_daemon(struct torture *t)
 {
     if (target_is_alive(&t->daemon))
@@ -77,6 +94,7 @@ static bool start_daemon(struct torture *t)
         !await_ready(&t->daemon))
         return false;
     target_note_maps(&t->daemon);
+    use_descriptors(t);
     return true;
 }
 
@@ -161,6 +179,13 @@ static bool connect_warm(struct torture *t)
 static bool connect_cold(struct torture *t)
 {
     return reload(t, false) && connect_warm(t);
+}
+
+/* libcurl remembers names for a minute. */
+static bool connect_unknown(struct torture *t)
+{
+    atomic_fetch_add(&t->daemon.control->skipped_s, 100);
+    return connect_cold(t);
 }
 
 static void run_warm(struct torture *t, struct result *ret)
@@ -373,6 +398,7 @@ void paths_run_start(struct torture *t, struct result *ret)
     *ret = (struct result){0};
     caller_close(&t->caller);
     unlink(d->log);
+    write_config(t, d, false);
     target_forget(d);
     target_arm(d);
     int r = target_spawn_daemon(d) ? target_await(d, "READY=1", TARGET_TIMEOUT_MS, NULL, 0) : -1;
@@ -388,6 +414,7 @@ void paths_run_start(struct torture *t, struct result *ret)
     status = r == 0 ? -1 : target_wait(d);
     bool exited = status != -1 && WIFEXITED(status);
     snprintf(ret->what, sizeof ret->what, "%s", r > 0 ? "serves" : r < 0 ? "ends" : "HANGS");
+    bool is_mute = d->control->function == CONTROL_write;
     if (!exited)
         result_fail(ret, "ended by signal %d", status == -1 ? 9 : WTERMSIG(status));
     else if (r > 0 && (o.status != GRPC_OK || WEXITSTATUS(status) != 0))
@@ -395,7 +422,7 @@ void paths_run_start(struct torture *t, struct result *ret)
                     WEXITSTATUS(status));
     else if (r < 0 && WEXITSTATUS(status) == 0)
         result_fail(ret, "it ended as if all were well");
-    else if (r < 0 && !has_reason(d))
+    else if (r < 0 && !is_mute && !has_reason(d))
         result_fail(ret, "it ended without a word");
 }
 
@@ -403,7 +430,7 @@ const struct path paths[] = {
     {"warm", false, connect_warm, run_warm, recover},
     {"stream", false, connect_warm, run_stream, recover},
     {"cold", false, connect_cold, run_cold, recover},
-    {"name", false, connect_cold, run_name, recover},
+    {"name", false, connect_unknown, run_name, recover},
     {"tls", false, connect_cold, run_tls, recover},
     {"retry", false, connect_cold, run_retry, recover},
     {"reload", false, prepare_reload, run_reload, recover_reload},

@@ -234,7 +234,7 @@ void target_plan(struct target *t, int function, const struct plan *plan, long n
     c->error = plan ? plan->error : 0;
     c->nth = nth;
     c->repeats = plan ? plan->repeats : 0;
-    c->n_stack = 0;
+    c->n_stack = c->n_crash = 0;
     atomic_store(&c->n_failed, 0);
     for (int f = 0; f < CONTROL_N_FUNCTIONS; f++)
         atomic_store(&c->seen[f], 0);
@@ -293,13 +293,14 @@ static bool find_place(const char *maps, uintptr_t address, char file[static 256
     return false;
 }
 
-void target_show_stack(const struct target *t, FILE *to)
+static void show_stack(const struct target *t, void *const *stack, int n, FILE *to)
 {
     char file[256], command[512], line[512];
 
-    for (int i = 2; i < t->control->n_stack; i++) {
+    /* The first two are fail.c's. */
+    for (int i = 2; i < n; i++) {
         uintptr_t offset;
-        if (!find_place(t->maps, (uintptr_t)t->control->stack[i] - 1, file, &offset))
+        if (!find_place(t->maps, (uintptr_t)stack[i] - 1, file, &offset))
             continue;
         snprintf(command, sizeof command, "addr2line -sfpe %s 0x%lx 2>/dev/null", file,
                  (unsigned long)offset);
@@ -311,4 +312,16 @@ void target_show_stack(const struct target *t, FILE *to)
         const char *base = strrchr(file, '/') + 1;
         fprintf(to, "      %s+0x%lx %s", base, (unsigned long)offset, line);
     }
+}
+
+void target_show_stack(const struct target *t, FILE *to)
+{
+    const struct control *c = t->control;
+
+    if (!t->maps)
+        return;
+    show_stack(t, c->stack, c->n_stack, to);
+    if (c->n_crash > 0)
+        fputs("      and crashed at\n", to);
+    show_stack(t, c->crash, c->n_crash, to);
 }

@@ -21,8 +21,6 @@ struct torture {
     struct target program; /* the library's */
     struct target *subject;
     struct caller caller;
-    bool is_plan_endless; /* the one that runs */
-    unsigned n_reloads;   /* an odd one is of the other configuration */
 };
 
 /* Along all of these a process goes many times; but for `start`, where it is another each time. */
