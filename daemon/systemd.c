@@ -56,7 +56,8 @@ bool systemd_is_service(void)
 
 /* ---- The line to the service manager ---- */
 
-enum { AGAIN_US = 100000, TRIES_MAX = 8 };
+/* Two minutes and some: nobody may be there any more. */
+enum { AGAIN_US = 100000, AGAIN_MAX_US = 1000000, TRIES_MAX = 128 };
 
 /* Of NOTIFY_SOCKET. The length, or 0: there is none, or none of this kind. */
 static socklen_t manager_address(struct sockaddr_un *address)
@@ -104,9 +105,9 @@ static void tell_waiting(struct systemd_manager *m)
         forget_first(m);
         m->n_tries = 0;
     }
-    /* Nobody may be there any more. */
     if (m->n_waiting > 0 && m->n_tries++ < TRIES_MAX)
-        worker_arm(&m->again, (int64_t)AGAIN_US << m->n_tries);
+        worker_arm(&m->again,
+                   m->n_tries * AGAIN_US < AGAIN_MAX_US ? m->n_tries * AGAIN_US : AGAIN_MAX_US);
 }
 
 static void on_again(evutil_socket_t fd, short what, void *user)

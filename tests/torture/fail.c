@@ -47,6 +47,7 @@ static void note_crash(int number)
     (void)number;
     is_inside = true;
     control->n_crash = backtrace(control->crash, CONTROL_STACK_MAX);
+    backtrace_symbols_fd(control->crash, control->n_crash, STDERR_FILENO);
 }
 
 static void watch_for_crashes(void)
@@ -109,8 +110,11 @@ static bool fails(enum control_function f)
 
 static void *find(const char *name)
 {
-    void *address = dlsym(RTLD_NEXT, name);
+    bool was_inside = is_inside;
 
+    is_inside = true;
+    void *address = dlsym(RTLD_NEXT, name);
+    is_inside = was_inside;
     if (!address)
         abort();
     return address;

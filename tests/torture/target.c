@@ -318,8 +318,12 @@ void target_show_stack(const struct target *t, FILE *to)
 {
     const struct control *c = t->control;
 
-    if (!t->maps)
+    if (!t->maps) {
+        char *log = read_file(t->log);
+        fprintf(to, "%s", log ? log : "");
+        free(log);
         return;
+    }
     show_stack(t, c->stack, c->n_stack, to);
     if (c->n_crash > 0)
         fputs("      and crashed at\n", to);

@@ -223,30 +223,41 @@ static bool inject(struct run *run, const struct plan *plan, long nth)
 
 /* ---- Plans ---- */
 
-static long next_nth(struct run *run, long nth, long n_seen)
+static long next_nth(struct run *run, long nth, long n_seen, long n_samples)
 {
-    if (run->n_samples == 0 || n_seen <= (long)run->n_samples)
+    if (n_samples == 0 || n_seen <= n_samples)
         return nth + 1;
-    long stride = n_seen / (long)run->n_samples;
-    return nth + 1 + rand_r(&run->seed) % (2 * stride - 1);
+    return nth + 1 + rand_r(&run->seed) % (2 * (n_seen / n_samples) - 1);
+}
+
+/* Samples leave out most ways in which system calls fail, others each time. */
+static bool is_left_out(struct run *run, const struct plan *plan)
+{
+    const char *name = plan_function_name((int)plan->function);
+
+    if (run->broken || run->n_seen[plan->function] == 0)
+        return true;
+    if (run->only_function)
+        return strcmp(run->only_function, name) != 0;
+    return run->n_samples > 0 && plan->function != CONTROL_memory && rand_r(&run->seed) % 4 != 0;
 }
 
 static void follow(const struct plan *plan, void *user)
 {
     struct run *run = user;
-    long n_seen = run->n_seen[plan->function];
+    long n_seen = run->n_seen[plan->function], n_samples = run->n_samples;
 
-    if (run->broken || n_seen == 0 ||
-        (run->only_function && strcmp(run->only_function, plan_function_name((int)plan->function))))
+    if (is_left_out(run, plan))
         return;
-    if (run->only_nth > 0) {
-        /* Again and again: what grows each time is a leak. */
-        for (int i = 0; i < 5 && !run->broken; i++)
-            inject(run, plan, run->only_nth);
+    if (plan->function == CONTROL_memory)
+        n_samples *= 8;
+    /* Again and again: what grows each time is a leak. */
+    for (int i = 0; run->only_nth > 0 && i < 5 && !run->broken; i++)
+        inject(run, plan, run->only_nth);
+    if (run->only_nth > 0)
         return;
-    }
-    for (long nth = next_nth(run, 0, n_seen); inject(run, plan, nth) && !run->broken;
-         nth = next_nth(run, nth, n_seen))
+    for (long nth = next_nth(run, 0, n_seen, n_samples); inject(run, plan, nth) && !run->broken;
+         nth = next_nth(run, nth, n_seen, n_samples))
         ;
 }
 
