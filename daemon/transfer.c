@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "config.h"
+#include "curl_memory.h"
 #include "multi.h"
 #include "upstream_internal.h"
 #include "worker.h"
@@ -31,6 +32,7 @@ enum transfer_state {
 struct transfer {
     LIST_ENTRY(transfer) next; /* while FINISHING: among the worker's */
     struct upstream *upstream; /* a reference */
+    struct multi *multi;       /* a reference */
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
     struct curl_slist id_node;  /* in front of them, and like them not libcurl's to free */
@@ -47,24 +49,20 @@ struct transfer {
     bool in_multi, pause, is_paused, head_seen, body_seen;
     bool not_resent, is_misled;
     unsigned n_sent;
-    long n_connects; /* as of the last time that it was sent */
+    long n_connects;         /* as of the last time that it was sent */
+    unsigned long n_refused; /* curl_memory_n_refused() at its beginning */
     size_t n_discarded, n_head_bytes;
     int64_t start_us, last_byte_us;
 };
 
 static int transfer_arm(struct transfer *t);
 
-static struct multi *transfer_multi(const struct transfer *t)
-{
-    return t->upstream->worker->multi;
-}
-
 static void transfer_free(struct transfer *t)
 {
     worker_cancel(t->upstream->worker, &t->resume);
     evtimer_del(&t->timer);
     if (t->in_multi)
-        multi_remove(transfer_multi(t), t->easy);
+        multi_remove(t->multi, &t->multi_user);
     if (t->easy) {
         curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
         curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, NULL);
@@ -72,6 +70,7 @@ static void transfer_free(struct transfer *t)
     }
     upstream_headers_free(t->headers);
     upstream_body_unref(t->body);
+    multi_unref(t->multi);
     upstream_unref(t->upstream);
     free(t);
 }
@@ -90,6 +89,19 @@ static void transfer_end(struct transfer *t)
     evtimer_del(&t->timer);
     lookup_leave(&t->upstream->lookup, &t->lookup);
     worker_defer(t->upstream->worker, &t->release);
+}
+
+/* May be done again after its end. Each time the multi handle is the one that is good then. */
+static int transfer_begin(struct transfer *t)
+{
+    struct multi *multi = multi_get(t->upstream->worker);
+
+    if (!multi)
+        return -ENOMEM;
+    multi_unref(t->multi);
+    t->multi = multi;
+    t->in_multi = multi_add(multi, t->easy, &t->multi_user) == 0;
+    return t->in_multi ? 0 : -ENOMEM;
 }
 
 /* ---- The name ---- */
@@ -316,9 +328,13 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_ISSUER_ERROR:
         return TRANSFER_TLS_REFUSED;
+    case MULTI_UNWATCHED:
+        return TRANSFER_OUT_OF_MEMORY;
     case CURLE_OUT_OF_MEMORY:
         /* Also what libcurl says of a response header that is too long. */
-        return t->n_sent > 0 && !t->head_seen ? TRANSFER_HEAD_TOO_LARGE : TRANSFER_OUT_OF_MEMORY;
+        return t->n_sent > 0 && !t->head_seen && curl_memory_n_refused() == t->n_refused
+                   ? TRANSFER_HEAD_TOO_LARGE
+                   : TRANSFER_OUT_OF_MEMORY;
     default:
         return TRANSFER_BROKEN;
     }
@@ -367,8 +383,7 @@ static void on_lookup_over(struct lookup_user *lookup)
 {
     struct transfer *t = container_of(lookup, struct transfer, lookup);
 
-    t->in_multi = multi_add(transfer_multi(t), t->easy, &t->multi_user) == 0;
-    if (!t->in_multi)
+    if (transfer_begin(t) < 0)
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
 }
 
@@ -435,7 +450,7 @@ static void run_resume(struct task *task)
         t->is_paused = false;
         /* Delivers what libcurl has kept before it returns, which may pause it again. */
         code = curl_easy_pause(t->easy, CURLPAUSE_CONT);
-        multi_check(transfer_multi(t));
+        multi_check(t->multi);
     }
     if (t->state == TRANSFER_RUNNING && (code != CURLE_OK || transfer_arm(t) < 0))
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
@@ -496,6 +511,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     t->release.run = run_release;
     t->resume.run = run_resume;
     t->start_us = worker_now_us();
+    t->n_refused = curl_memory_n_refused();
     t->body = body;
     body->n_refs++;
     evtimer_assign(&t->timer, u->worker->base, on_timer, t);
@@ -518,11 +534,10 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
         curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_FUNCTION, on_lookup);
         curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_DATA, t);
     }
-    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy, &t->multi_user) < 0) {
+    if (transfer_arm(t) < 0 || transfer_begin(t) < 0) {
         transfer_free(t);
         return -ENOMEM;
     }
-    t->in_multi = true;
     *ret = t;
     return 0;
 }
