@@ -8,4 +8,8 @@
 /* In place of curl_global_init(), before any other thread runs. 0 or -ENOMEM. */
 int curl_memory_init(void);
 
+/* How often libcurl was refused memory in this thread: its CURLE_OUT_OF_MEMORY has other causes,
+ * too. */
+unsigned long curl_memory_n_refused(void);
+
 #endif

@@ -249,13 +249,14 @@ static int come(struct handover *h, const char *number, struct environment *e)
     return r;
 }
 
-int handover_init(struct handover *h, struct worker *worker, struct log *log, char **argv,
-                  struct environment *environment)
+int handover_init(struct handover *h, struct worker *worker, struct log *log,
+                  struct systemd_manager *manager, char **argv, struct environment *environment)
 {
     const char *number = getenv(SUCCESSOR_VARIABLE);
     int r;
 
     *h = (struct handover){.worker = worker, .log = log, .argv = argv, .owner = true, .peer = -1};
+    h->manager = manager;
     h->environment = environment;
     h->successor.pidfd = -1;
     h->path = find_program();
@@ -372,8 +373,11 @@ static void fail(struct handover *h, const char *why)
 
 static void give(struct handover *h)
 {
-    /* The new one has a third of the watchdog's time to its first word, and so has the next. */
-    systemd_notify("MAINPID=%d\nREADY=1\nWATCHDOG=1\nSTATUS=Serving", (int)h->successor.pid);
+    /* It may speak for itself as soon as we hang up, and is believed after this only. It has a
+     * third of the watchdog's time to its first word, and so has the next. */
+    systemd_notify(h->manager, "MAINPID=%d\nREADY=1\nWATCHDOG=1\nSTATUS=Serving",
+                   (int)h->successor.pid);
+    systemd_manager_flush(h->manager);
     log_info(h->log, "handed over to process %d; the calls that are here end by themselves",
              (int)h->successor.pid);
     if (h->again)

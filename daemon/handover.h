@@ -35,6 +35,7 @@
 #include "successor.h"
 
 struct log;
+struct systemd_manager;
 struct worker;
 
 enum { HANDOVER_TIMEOUT_US = 10000000 };
@@ -65,6 +66,7 @@ struct handover_socket;
 struct handover {
     struct worker *worker; /* its loop */
     struct log *log;
+    struct systemd_manager *manager;
     const struct environment *environment; /* the key in it */
     const struct handover_handler *handler;
     void *user;
@@ -87,8 +89,8 @@ struct handover {
  * key from the old one, and claims the sockets, so that they are found as those that systemd
  * passes. argv is not copied. 0; or negative errno, logged: a handover that makes no sense.
  */
-int handover_init(struct handover *h, struct worker *worker, struct log *log, char **argv,
-                  struct environment *environment);
+int handover_init(struct handover *h, struct worker *worker, struct log *log,
+                  struct systemd_manager *manager, char **argv, struct environment *environment);
 /* Before the worker's loop is freed. */
 void handover_done(struct handover *h);
 

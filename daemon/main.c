@@ -83,6 +83,7 @@ struct daemon {
     bool terminating;
     struct event signals[3];
     struct event watchdog;
+    struct systemd_manager manager;
 };
 
 static bool log_format_parse(const char *text, enum log_format *ret)
@@ -246,7 +247,8 @@ static int default_path(char *path, size_t size)
     return 0;
 }
 
-static int listen_on(struct daemon *d, const char *path, int *ret_fd)
+/* name: as systemd would pass it. */
+static int listen_on(struct daemon *d, const char *path, const char *name, int *ret_fd)
 {
     int fd = server_listen(path);
 
@@ -263,7 +265,10 @@ static int listen_on(struct daemon *d, const char *path, int *ret_fd)
                         strerror(errno));
     }
     *ret_fd = fd;
-    return 0;
+    int r = handover_keep(&d->handover, fd, name);
+    if (r < 0)
+        log_error(&d->log, "can't listen on %s: %s", path, strerror(-r));
+    return r;
 }
 
 static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
@@ -281,9 +286,7 @@ static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
         o->listen[o->n_listen++] = o->default_listen;
     }
     for (*ret_n = 0; r == 0 && *ret_n < o->n_listen;) {
-        r = listen_on(d, o->listen[*ret_n], &fds[*ret_n]);
-        if (r == 0)
-            r = handover_keep(&d->handover, fds[*ret_n], "rpc");
+        r = listen_on(d, o->listen[*ret_n], "rpc", &fds[*ret_n]);
         if (r == 0)
             log_info(&d->log, "listening on %s", o->listen[(*ret_n)++]);
     }
@@ -297,13 +300,25 @@ static int open_metrics(struct daemon *d, int fd)
     int r = 0;
 
     if (fd < 0 && path) {
-        r = listen_on(d, path, &fd);
-        if (r == 0)
-            r = handover_keep(&d->handover, fd, "metrics");
+        r = listen_on(d, path, "metrics", &fd);
         if (r == 0)
             log_info(&d->log, "metrics on %s", path);
     }
-    return r < 0 || fd < 0 ? r : scrape_new(&d->worker, fd, &d->worker.scrape);
+    if (r == 0 && fd >= 0) {
+        r = scrape_new(&d->worker, fd, &d->worker.scrape);
+        if (r < 0)
+            log_error(&d->log, "can't show metrics: %s", strerror(-r));
+    }
+    return r;
+}
+
+static int accept_on(struct daemon *d, const int *fds, size_t n)
+{
+    int r = server_new(&d->worker, fds, n, &d->worker.server);
+
+    if (r < 0)
+        log_error(&d->log, "can't accept connections: %s", strerror(-r));
+    return r;
 }
 
 static void on_idle(struct worker *w);
@@ -325,7 +340,7 @@ static int open_server(struct daemon *d)
         return metrics_opened;
     }
     if (r > 0) {
-        r = server_new(&d->worker, passed, (size_t)r, &d->worker.server);
+        r = accept_on(d, passed, (size_t)r);
         free(passed);
         if (r == 0 && !handover_has_paths(&d->handover))
             server_exit_when_idle(d->worker.server, on_idle);
@@ -333,7 +348,7 @@ static int open_server(struct daemon *d)
     }
     free(passed);
     r = listen_by_hand(d, by_hand, &n);
-    return r < 0 ? r : server_new(&d->worker, by_hand, n, &d->worker.server);
+    return r < 0 ? r : accept_on(d, by_hand, n);
 }
 
 /* ---- Life ---- */
@@ -385,7 +400,7 @@ static void on_terminate(evutil_socket_t fd, short what, void *user)
     log_info(&d->log, "stopping: %zu connections", d->worker.server->n_connections);
     handover_abandon(&d->handover);
     if (!handover_is_given(&d->handover))
-        systemd_notify_stopping(d->worker.config->drain_timeout_us);
+        systemd_notify_stopping(&d->manager, d->worker.config->drain_timeout_us);
     server_drain(d->worker.server, d->worker.config->drain_timeout_us, on_drained);
 }
 
@@ -404,15 +419,15 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
     (void)fd, (void)what;
     if (d->worker.draining)
         return;
-    systemd_notify_reloading();
+    systemd_notify_reloading(&d->manager);
     if (handover_request(&d->handover))
         return;
     if (configure_and_note(d, true) == 0) {
         log_info(&d->log, "configuration read again");
-        systemd_notify("READY=1\nSTATUS=Serving");
+        systemd_notify(&d->manager, "READY=1\nSTATUS=Serving");
     } else {
         log_warning(&d->log, "the configuration stays as it was");
-        systemd_notify("READY=1\nSTATUS=Serving; the last reload failed");
+        systemd_notify(&d->manager, "READY=1\nSTATUS=Serving; the last reload failed");
     }
 }
 
@@ -431,7 +446,7 @@ static void on_not_given(void *user, const char *why)
     struct daemon *d = user;
 
     log_error(&d->log, "not handed over, and all is as it was: %s", why);
-    systemd_notify("READY=1\nSTATUS=Serving; the last upgrade failed: %s", why);
+    systemd_notify(&d->manager, "READY=1\nSTATUS=Serving; the last upgrade failed: %s", why);
 }
 
 static void on_late_reload(void *user)
@@ -452,7 +467,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *user)
     struct daemon *d = user;
 
     (void)fd, (void)what;
-    systemd_notify_watchdog();
+    systemd_notify_alive(&d->manager);
     worker_arm(&d->watchdog, systemd_watchdog_us());
 }
 
@@ -491,7 +506,7 @@ static int run(struct daemon *d)
 
     if (r == 0) {
         if (!handover_serve(&d->handover))
-            systemd_notify("READY=1\nSTATUS=Serving");
+            systemd_notify(&d->manager, "READY=1\nSTATUS=Serving");
         r = worker_run(&d->worker);
     }
     handover_remove_sockets(&d->handover);
@@ -506,6 +521,8 @@ static int serve(struct daemon *d)
 {
     int r = worker_init(&d->worker, &d->log);
 
+    if (r == 0)
+        r = systemd_manager_init(&d->manager, d->worker.base);
     if (r < 0)
         log_error(&d->log, "there is no event loop: %s", strerror(-r));
     /* Nobody inherits what libcurl made for itself by now. An old kernel can't do that. */
@@ -522,6 +539,7 @@ static int serve(struct daemon *d)
     scrape_free(d->worker.scrape);
     handover_done(&d->handover);
     server_free(d->worker.server);
+    systemd_manager_done(&d->manager);
     worker_done(&d->worker);
     return r;
 }
@@ -545,8 +563,10 @@ int main(int argc, char **argv)
     static struct daemon d;
     int r;
 
-    if (!open_standard_descriptors())
+    if (!open_standard_descriptors()) {
+        fprintf(stderr, "completiond: /dev/null: %s\n", strerror(errno));
         return 1;
+    }
     r = options_parse(argc, argv, &d.options);
     if (r >= 0)
         return r;
@@ -565,7 +585,7 @@ int main(int argc, char **argv)
     if (!is_shut)
         log_warning(&d.log, "the kernel refuses PR_SET_DUMPABLE: other processes of this user may "
                             "read keys from memory");
-    if (handover_init(&d.handover, &d.worker, &d.log, argv, &d.environment) < 0)
+    if (handover_init(&d.handover, &d.worker, &d.log, &d.manager, argv, &d.environment) < 0)
         return 1;
     if (curl_memory_init() < 0) {
         log_error(&d.log, "libcurl can't be initialised");

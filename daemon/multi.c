@@ -1,19 +1,38 @@
 #include "multi.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "curl_memory.h"
+
+LIST_HEAD(multi_users, multi_user);
+
+/*
+ * libcurl up to 7.88 at least can't be used any more when it had no memory to note that a
+ * connecting socket is a transfer's: it divides by zero as soon as another socket gets that number.
+ * So when it reports such a thing the worker gets a new one of these, and what is connected stays
+ * with the old one to its end.
+ */
 struct multi {
+    unsigned n_refs;
     struct worker *worker;
     CURLM *curl;
+    /* Armed always, so that there is a place for them when memory is not. */
     struct event timer;
-    struct task kick; /* libcurl's timer of 0 ms: no event, which would cost a poll */
+    struct event again; /* something went wrong: look after all of them */
+    struct task kick;   /* libcurl's timer of 0 ms: no event, which would cost a poll */
     struct task check;
+    struct multi_users running, lost;
     struct multi_socket **sockets; /* by descriptor */
     size_t n_sockets;
+    struct multi_socket *looked_at; /* NULL once it is gone or not polled */
+    bool is_unwell;                 /* libcurl stopped half-way, for want of memory */
+    bool is_spent;                  /* it has done so before */
 };
 
 /*
@@ -27,10 +46,11 @@ struct multi_socket {
     struct event event;
     short armed; /* EV_READ, EV_WRITE */
     bool is_connection;
-    bool is_idle; /* in the pool, and watched */
+    bool is_idle;                /* in the pool, and watched */
+    unsigned n_events, n_unread; /* see is_stuck() */
 };
 
-enum { CONNECTIONS_KEPT = 1024 };
+enum { CONNECTIONS_KEPT = 1024, AGAIN_US = 100000, EVENTS_BELIEVED = 256, UNREAD_MAX = 64 };
 
 /* ---- Sockets and their users ---- */
 
@@ -58,9 +78,18 @@ static int socket_arm(struct multi_socket *s, short events)
     return 0;
 }
 
-static void socket_free(struct multi_socket *s)
+/* Nobody waits for it any more; what comes next starts afresh. */
+static void socket_rest(struct multi_socket *s)
 {
     socket_arm(s, 0);
+    s->n_events = s->n_unread = 0;
+    if (s->multi->looked_at == s)
+        s->multi->looked_at = NULL;
+}
+
+static void socket_free(struct multi_socket *s)
+{
+    socket_rest(s);
     if (s->user)
         s->user->socket = NULL;
     s->multi->sockets[event_get_fd(&s->event)] = NULL;
@@ -129,15 +158,233 @@ static void socket_unlink(struct multi_user *user)
         shutdown(event_get_fd(&s->event), SHUT_RDWR);
 }
 
+/* ---- Transfers ---- */
+
+static struct multi_user *user_of(CURL *easy)
+{
+    struct multi_user *user = NULL;
+
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&user);
+    return user;
+}
+
+static void take_out(struct multi *m, struct multi_user *user)
+{
+    CURL *easy = user->easy;
+
+    LIST_REMOVE(user, next);
+    user->easy = NULL;
+    /* Frees its message; the connection goes back to the pool, or is closed in the middle. */
+    curl_multi_remove_handle(m->curl, easy);
+    socket_unlink(user);
+}
+
+/* Without memory to watch its socket it would wait for ever. It can't be ended from inside libcurl,
+ * whose own way for callbacks that fail is to end all transfers there are. */
+static void lose(struct multi *m, struct multi_user *user)
+{
+    LIST_REMOVE(user, next);
+    LIST_INSERT_HEAD(&m->lost, user, next);
+    multi_check(m);
+}
+
+/* libcurl could not tell us of a socket. Whose it was is not said: one who still connects, or whose
+ * socket we do not know. */
+static void lose_unwatched(struct multi *m)
+{
+    struct multi_user *user, *next;
+
+    for (user = LIST_FIRST(&m->running); user; user = next) {
+        next = LIST_NEXT(user, next);
+        if (!user->is_watched || !user->is_sent)
+            lose(m, user);
+    }
+}
+
+/* libcurl 7.88 closes descriptor 0, twice, when it has no memory to begin to look up a name. The
+ * next to get that number would be a caller's connection, to be closed the next time. */
+static void keep_standard_input(void)
+{
+    if (fcntl(STDIN_FILENO, F_GETFD) < 0 && errno == EBADF) {
+        int fd = open("/dev/null", O_RDWR);
+        if (fd > STDIN_FILENO)
+            close(fd);
+    }
+}
+
+/* Nothing is asked of libcurl before those are gone. Then it goes on where it stopped. */
+static void recover(struct multi *m)
+{
+    CURLMcode r;
+    int n_running;
+
+    m->is_unwell = false;
+    CURL_IGNORE_DEPRECATION(r = curl_multi_socket_all(m->curl, &n_running);)
+    keep_standard_input();
+    multi_check(m);
+    if (r == CURLM_OK)
+        return;
+    lose_unwatched(m);
+    m->is_unwell = !LIST_EMPTY(&m->lost);
+    if (!m->is_unwell)
+        worker_arm(&m->again, AGAIN_US);
+}
+
+static void run_check(struct task *task)
+{
+    struct multi *m = container_of(task, struct multi, check);
+    struct multi_user *user;
+    CURLMsg *message;
+    int n_left;
+
+    while ((message = curl_multi_info_read(m->curl, &n_left))) {
+        CURLcode result = message->data.result;
+
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        user = user_of(message->easy_handle);
+        take_out(m, user);
+        /* For libcurl the server can't be reached. */
+        if (result == CURLE_COULDNT_CONNECT && user->is_refused)
+            result = MULTI_UNWATCHED;
+        user->ended(user, result);
+    }
+    while ((user = LIST_FIRST(&m->lost))) {
+        take_out(m, user);
+        user->ended(user, MULTI_UNWATCHED);
+    }
+    if (m->is_unwell)
+        recover(m);
+}
+
+void multi_check(struct multi *m)
+{
+    worker_defer(m->worker, &m->check);
+}
+
+/* ---- What libcurl is told ---- */
+
+static void stumble(struct multi *m)
+{
+    lose_unwatched(m);
+    m->is_unwell = m->is_spent = true;
+}
+
+static void act(struct multi *m, curl_socket_t fd, int bits)
+{
+    unsigned long n_refused = curl_memory_n_refused();
+    int n_running;
+
+    if (!m->is_unwell && curl_multi_socket_action(m->curl, fd, bits, &n_running) != CURLM_OK)
+        stumble(m);
+    if (curl_memory_n_refused() != n_refused)
+        keep_standard_input();
+    multi_check(m);
+}
+
 /* Having given up an address libcurl (7.88.1 at least) sets about the next one only when it is
  * called again, and asks for that by neither socket nor timer. */
 static void run_nudge(struct task *task)
 {
     struct multi_user *user = container_of(task, struct multi_user, nudge);
+    struct multi *m = user->multi;
+    unsigned long n_refused = curl_memory_n_refused();
 
+    /* It is called for all of them soon. */
+    if (m->is_unwell)
+        return;
     curl_easy_pause(user->easy, CURLPAUSE_ALL);
     curl_easy_pause(user->easy, CURLPAUSE_CONT);
+    if (curl_memory_n_refused() != n_refused) {
+        /* It does not tell what that was for. */
+        keep_standard_input();
+        stumble(m);
+        multi_check(m);
+    }
 }
+
+static int n_unread(evutil_socket_t fd)
+{
+    int n = 0;
+
+    return ioctl(fd, FIONREAD, &n) == 0 ? n : 0;
+}
+
+/* libcurl 7.88 takes a TLS read that failed for want of memory for one that has to wait, again and
+ * again. Asked after each of many events: true if it has left all of them unread. */
+static bool is_stuck(struct multi_socket *s, int before, int after)
+{
+    if (before == 0 || before != after)
+        s->n_events = s->n_unread = 0;
+    else
+        s->n_unread++;
+    return s->n_unread >= UNREAD_MAX;
+}
+
+/* A libcurl that gets stuck is too old for HTTP/2 here: the socket has one user. */
+static void act_and_look(struct multi *m, struct multi_socket *s, curl_socket_t fd, int bits)
+{
+    int before = n_unread(fd);
+
+    m->looked_at = s;
+    act(m, fd, bits);
+    /* It may be gone now. */
+    if (m->looked_at && is_stuck(s, before, n_unread(fd)) && s->user)
+        lose(m, s->user);
+    m->looked_at = NULL;
+}
+
+static void on_socket(evutil_socket_t fd, short what, void *user)
+{
+    struct multi_socket *s = user;
+    struct multi *m = s->multi;
+
+    if (s->is_idle) {
+        socket_rest(s);
+        shutdown(fd, SHUT_RDWR);
+        return;
+    }
+    /* Both bits in one call: before 8.7.0 a second call overwrites the first one's. */
+    int bits = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
+
+    if (s->n_events < EVENTS_BELIEVED) {
+        s->n_events++;
+        act(m, fd, bits);
+    } else {
+        act_and_look(m, s, fd, bits);
+    }
+}
+
+static void time_out(struct multi *m)
+{
+    act(m, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *user)
+{
+    struct multi *m = user;
+
+    (void)fd, (void)what;
+    worker_rest(&m->timer);
+    time_out(m);
+}
+
+static void on_again(evutil_socket_t fd, short what, void *user)
+{
+    struct multi *m = user;
+
+    (void)fd, (void)what;
+    worker_rest(&m->again);
+    m->is_unwell = true;
+    multi_check(m);
+}
+
+static void run_kick(struct task *task)
+{
+    time_out(container_of(task, struct multi, kick));
+}
+
+/* ---- What libcurl asks and tells ---- */
 
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
@@ -159,6 +406,7 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
         if (s)
             socket_free(s);
         close(fd);
+        u->is_refused = true;
         return CURL_SOCKET_BAD;
     }
     s->is_connection = true;
@@ -176,97 +424,53 @@ static int close_socket(void *user, curl_socket_t fd)
     return close(fd);
 }
 
-/* ---- Events ---- */
-
-static void run_check(struct task *task)
+static void forget_socket(struct multi *m, struct multi_socket *s, struct multi_user *user)
 {
-    struct multi *m = container_of(task, struct multi, check);
-    CURLMsg *message;
-    int n_left;
-
-    while ((message = curl_multi_info_read(m->curl, &n_left))) {
-        struct multi_user *user = NULL;
-        CURL *easy = message->easy_handle;
-        CURLcode result = message->data.result;
-
-        if (message->msg != CURLMSG_DONE)
-            continue;
-        curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&user);
-        /* Frees the message; the connection goes back to the pool. */
-        curl_multi_remove_handle(m->curl, easy);
-        socket_unlink(user);
-        user->ended(user, result);
-    }
-}
-
-void multi_check(struct multi *m)
-{
-    worker_defer(m->worker, &m->check);
-}
-
-static void on_socket(evutil_socket_t fd, short what, void *user)
-{
-    struct multi_socket *s = user;
-    struct multi *m = s->multi;
-
-    if (s->is_idle) {
-        socket_arm(s, 0);
-        shutdown(fd, SHUT_RDWR);
+    if (s && s->is_connection)
+        socket_rest(s);
+    else if (s)
+        socket_free(s);
+    if (!user)
         return;
-    }
-    /* Both bits in one call: before 8.7.0 a second call overwrites the first one's. */
-    int bits = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
-    int n_running;
-
-    curl_multi_socket_action(m->curl, fd, bits, &n_running);
-    multi_check(m);
+    user->is_watched = false;
+    if (user->is_alone && !user->is_sent)
+        worker_defer(m->worker, &user->nudge);
 }
 
-static void time_out(struct multi *m)
+static bool watch_socket(struct multi *m, curl_socket_t fd, struct multi_socket *s, int what,
+                         struct multi_user *user)
 {
-    int n_running;
-
-    curl_multi_socket_action(m->curl, CURL_SOCKET_TIMEOUT, 0, &n_running);
-    multi_check(m);
+    if (!s && !(s = socket_new(m, fd)))
+        return false;
+    socket_link(s, user);
+    /* CURLINFO_CONNECT_TIME_T tells the same, but only when TLS is ready, too. */
+    if (user && s->is_connection && what == CURL_POLL_IN)
+        user->is_connected = true;
+    s->is_idle = false;
+    return socket_arm(s, (short)((what & CURL_POLL_IN ? EV_READ : 0) |
+                                 (what & CURL_POLL_OUT ? EV_WRITE : 0))) == 0;
 }
 
-static void on_timer(evutil_socket_t fd, short what, void *user)
+static int socket_changed(CURL *easy, curl_socket_t fd, int what, void *multi, void *socket_user)
 {
-    (void)fd, (void)what;
-    time_out(user);
-}
-
-static void run_kick(struct task *task)
-{
-    time_out(container_of(task, struct multi, kick));
-}
-
-static int socket_changed(CURL *easy, curl_socket_t fd, int what, void *user, void *socket_user)
-{
-    struct multi *m = user;
+    struct multi *m = multi;
     struct multi_socket *s = socket_get(m, fd);
-    struct multi_user *transfer = NULL;
+    struct multi_user *user = user_of(easy);
 
     (void)socket_user;
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&transfer);
+    /* libcurl has handles of its own, too; and one may be on its way out. */
+    if (user && !user->easy)
+        user = NULL;
     if (what == CURL_POLL_REMOVE) {
-        if (s && s->is_connection)
-            socket_arm(s, 0);
-        else if (s)
-            socket_free(s);
-        if (transfer && transfer->is_alone && !transfer->is_sent)
-            worker_defer(m->worker, &transfer->nudge);
+        forget_socket(m, s, user);
         return 0;
     }
-    if (!s && !(s = socket_new(m, fd)))
-        return -1;
-    socket_link(s, transfer);
-    /* CURLINFO_CONNECT_TIME_T tells the same, but only when TLS is ready, too. */
-    if (transfer && s->is_connection && what == CURL_POLL_IN)
-        transfer->is_connected = true;
-    s->is_idle = false;
-    return socket_arm(
-        s, (short)((what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0)));
+    bool is_watched = watch_socket(m, fd, s, what, user);
+    if (user)
+        user->is_watched = is_watched;
+    if (user && !is_watched)
+        lose(m, user);
+    return 0;
 }
 
 static int timer_changed(CURLM *curl, long timeout_ms, void *user)
@@ -276,13 +480,17 @@ static int timer_changed(CURLM *curl, long timeout_ms, void *user)
     (void)curl;
     worker_cancel(m->worker, &m->kick);
     if (timeout_ms <= 0) {
-        evtimer_del(&m->timer);
+        worker_rest(&m->timer);
         if (timeout_ms == 0)
             worker_defer(m->worker, &m->kick);
         return 0;
     }
-    return worker_arm(&m->timer, timeout_ms * INT64_C(1000)) < 0 ? -1 : 0;
+    if (worker_arm(&m->timer, timeout_ms * INT64_C(1000)) < 0)
+        worker_arm(&m->again, timeout_ms * INT64_C(1000));
+    return 0;
 }
+
+/* ---- Life ---- */
 
 int multi_new(struct worker *worker, struct multi **ret)
 {
@@ -292,10 +500,18 @@ int multi_new(struct worker *worker, struct multi **ret)
         free(m);
         return -ENOMEM;
     }
+    m->n_refs = 1;
     m->worker = worker;
     m->check.run = run_check;
     m->kick.run = run_kick;
+    LIST_INIT(&m->running);
+    LIST_INIT(&m->lost);
     evtimer_assign(&m->timer, worker->base, on_timer, m);
+    evtimer_assign(&m->again, worker->base, on_again, m);
+    if (worker_rest(&m->timer) < 0 || worker_rest(&m->again) < 0) {
+        multi_unref(m);
+        return -ENOMEM;
+    }
     curl_multi_setopt(m->curl, CURLMOPT_SOCKETFUNCTION, socket_changed);
     curl_multi_setopt(m->curl, CURLMOPT_SOCKETDATA, m);
     curl_multi_setopt(m->curl, CURLMOPT_TIMERFUNCTION, timer_changed);
@@ -307,13 +523,28 @@ int multi_new(struct worker *worker, struct multi **ret)
     return 0;
 }
 
-struct multi *multi_free(struct multi *m)
+struct multi *multi_get(struct worker *worker)
 {
-    if (m) {
+    struct multi *m = worker->multi;
+
+    if (m->is_spent) {
+        if (multi_new(worker, &worker->multi) < 0)
+            return NULL;
+        multi_unref(m);
+        m = worker->multi;
+    }
+    m->n_refs++;
+    return m;
+}
+
+struct multi *multi_unref(struct multi *m)
+{
+    if (m && --m->n_refs == 0) {
         curl_multi_cleanup(m->curl);
         worker_cancel(m->worker, &m->check);
         worker_cancel(m->worker, &m->kick);
         evtimer_del(&m->timer);
+        evtimer_del(&m->again);
         for (size_t i = 0; i < m->n_sockets; i++)
             if (m->sockets[i])
                 socket_free(m->sockets[i]);
@@ -328,12 +559,17 @@ int multi_add(struct multi *m, CURL *easy, struct multi_user *user)
     user->multi = m;
     user->easy = easy;
     user->nudge.run = run_nudge;
+    user->is_watched = user->is_refused = user->is_sent = user->is_connected = false;
     curl_easy_setopt(easy, CURLOPT_PRIVATE, user);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, user);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, m);
-    return curl_multi_add_handle(m->curl, easy) == CURLM_OK ? 0 : -ENOMEM;
+    LIST_INSERT_HEAD(&m->running, user, next);
+    if (curl_multi_add_handle(m->curl, easy) == CURLM_OK)
+        return 0;
+    take_out(m, user);
+    return -ENOMEM;
 }
 
 bool multi_user_is_seen(const struct multi_user *user)
@@ -341,11 +577,7 @@ bool multi_user_is_seen(const struct multi_user *user)
     return !user->is_alone || user->socket;
 }
 
-void multi_remove(struct multi *m, CURL *easy)
+void multi_remove(struct multi *m, struct multi_user *user)
 {
-    struct multi_user *user = NULL;
-
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&user);
-    curl_multi_remove_handle(m->curl, easy);
-    socket_unlink(user);
+    take_out(m, user);
 }

@@ -11,6 +11,7 @@
 
 #include <curl/curl.h>
 #include <stdbool.h>
+#include <sys/queue.h>
 
 #include "worker.h"
 
@@ -20,26 +21,40 @@ struct multi_socket;
 /* 0 or -ENOMEM. */
 int multi_new(struct worker *worker, struct multi **ret);
 
-/* All handles have been removed. Takes NULL; returns NULL. */
-struct multi *multi_free(struct multi *m);
+/* The worker's, with a new reference, to start a transfer in; NULL: out of memory. It may be
+ * another than before: see multi.c. */
+struct multi *multi_get(struct worker *worker);
+
+/* When the last reference goes all handles have been removed. Takes NULL; returns NULL. Not to be
+ * called from a callback of libcurl. */
+struct multi *multi_unref(struct multi *m);
 
 /*
  * Starts the handle. `ended` is called once, outside libcurl, when the transfer is over, unless the
- * handle was removed before. 0 or -ENOMEM.
+ * handle was removed before; with MULTI_UNWATCHED if there was no memory to watch its socket. 0 or
+ * -ENOMEM.
  */
+#define MULTI_UNWATCHED CURLE_FAILED_INIT
 struct multi_user {
     void (*ended)(struct multi_user *user, CURLcode result);
     /* Is about to connect to one of its addresses; false: not to this one. Inside libcurl. */
     bool (*connects)(struct multi_user *user, const struct sockaddr *address);
-    bool is_alone;     /* its connection is nobody else's meanwhile, as in HTTP/1.1 */
-    bool is_sent;      /* to be set whenever a connection is there and about to be used */
-    bool is_connected; /* so far that the other side's words are waited for */
+    bool is_alone; /* its connection is nobody else's meanwhile, as in HTTP/1.1 */
+    /* The user's to set whenever a connection is there, with TLS and all, and about to be used: the
+     * socket that it has stays its only one, unless libcurl opens another, which ends this. */
+    bool is_sent;
+
+    /* Multi's to set, the user's to read: a connection is so far that the other side's words are
+     * waited for, be it those of TLS. */
+    bool is_connected;
 
     /* multi's own. */
+    LIST_ENTRY(multi_user) next;
     struct multi *multi;
-    CURL *easy;
+    CURL *easy;                  /* NULL: not started */
     struct multi_socket *socket; /* where it is alone */
     struct task nudge;
+    bool is_watched, is_refused;
 };
 int multi_add(struct multi *m, CURL *easy, struct multi_user *user);
 
@@ -53,7 +68,7 @@ bool multi_user_is_seen(const struct multi_user *user);
 
 /* Takes the handle out; its connection is closed if the transfer was not over. Not to be called
  * from a callback of libcurl. */
-void multi_remove(struct multi *m, CURL *easy);
+void multi_remove(struct multi *m, struct multi_user *user);
 
 /* After curl_easy_pause() or the like: looks for transfers that have ended meanwhile. */
 void multi_check(struct multi *m);

@@ -70,57 +70,139 @@ bool systemd_is_service(void)
     return getenv("INVOCATION_ID") && getenv("NOTIFY_SOCKET");
 }
 
-/* sd_notify() itself would wait for ever for a reader that is stuck. */
-static void send_state(const char *text, int flags)
+/* ---- The line to the service manager ---- */
+
+/* The tries take two minutes and some: nobody may be there any more. */
+enum { AGAIN_US = 100000, AGAIN_MAX_US = 1000000, TRIES_MAX = 128, FLUSH_US = 1000000 };
+
+/* Of NOTIFY_SOCKET. The length, or 0: there is none, or none of this kind. */
+static socklen_t manager_address(struct sockaddr_un *address)
 {
     const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct timeval patience = {.tv_sec = 1};
     size_t len = path ? strlen(path) : 0;
 
-    if (len < 2 || len >= sizeof address.sun_path || (*path != '/' && *path != '@'))
-        return;
-    memcpy(address.sun_path, path, len);
+    if (len < 2 || len >= sizeof address->sun_path || (*path != '/' && *path != '@'))
+        return 0;
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(address->sun_path, path, len);
     if (*path == '@')
-        address.sun_path[0] = '\0';
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (sendto(fd, text, strlen(text), MSG_NOSIGNAL | flags, (struct sockaddr *)&address,
-               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0) {
-        /* Nobody is there; all works without. */
-    }
-    close(fd);
+        address->sun_path[0] = '\0';
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + (*path == '/'));
 }
 
-void systemd_notify(const char *format, ...)
+static void manager_open(struct systemd_manager *m)
 {
-    char text[512];
+    if (m->fd < 0)
+        m->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
+/* False: to be said again. sd_notify() itself would wait for ever for a reader that is stuck. */
+static bool manager_tell(struct systemd_manager *m, const char *text, int flags)
+{
+    struct sockaddr_un address;
+    socklen_t len = manager_address(&address);
+
+    if (len == 0)
+        return true;
+    manager_open(m);
+    return m->fd >= 0 && sendto(m->fd, text, strlen(text), MSG_NOSIGNAL | flags,
+                                (struct sockaddr *)&address, len) >= 0;
+}
+
+static void forget_first(struct systemd_manager *m)
+{
+    m->n_waiting--;
+    memmove(m->waiting[0], m->waiting[1], m->n_waiting * sizeof m->waiting[0]);
+}
+
+static void tell_waiting(struct systemd_manager *m)
+{
+    while (m->n_waiting > 0 && manager_tell(m, m->waiting[0], MSG_DONTWAIT)) {
+        forget_first(m);
+        m->n_tries = 0;
+    }
+    if (m->n_waiting > 0 && m->n_tries++ < TRIES_MAX)
+        worker_arm(&m->again,
+                   m->n_tries * AGAIN_US < AGAIN_MAX_US ? m->n_tries * AGAIN_US : AGAIN_MAX_US);
+}
+
+static void on_again(evutil_socket_t fd, short what, void *user)
+{
+    struct systemd_manager *m = user;
+
+    (void)fd, (void)what;
+    worker_rest(&m->again);
+    tell_waiting(m);
+}
+
+int systemd_manager_init(struct systemd_manager *m, struct event_base *base)
+{
+    struct sockaddr_un address;
+
+    *m = (struct systemd_manager){.fd = -1};
+    evtimer_assign(&m->again, base, on_again, m);
+    if (manager_address(&address) > 0)
+        manager_open(m);
+    return worker_rest(&m->again);
+}
+
+void systemd_manager_flush(struct systemd_manager *m)
+{
+    int64_t end = worker_now_us() + FLUSH_US, left;
+
+    while (m->n_waiting > 0 && (left = end - worker_now_us()) > 0) {
+        struct timeval patience = {.tv_sec = (time_t)(left / 1000000),
+                                   .tv_usec = (suseconds_t)(left % 1000000)};
+        manager_open(m);
+        if (m->fd >= 0)
+            setsockopt(m->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+        if (manager_tell(m, m->waiting[0], 0))
+            forget_first(m);
+        else if (errno != EINTR)
+            return;
+    }
+}
+
+void systemd_manager_done(struct systemd_manager *m)
+{
+    if (!event_initialized(&m->again))
+        return;
+    systemd_manager_flush(m);
+    evtimer_del(&m->again);
+    if (m->fd >= 0)
+        close(m->fd);
+}
+
+void systemd_notify(struct systemd_manager *m, const char *format, ...)
+{
     va_list args;
 
+    if (m->n_waiting == SYSTEMD_WAITING_MAX)
+        forget_first(m);
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    vsnprintf(m->waiting[m->n_waiting++], SYSTEMD_TEXT_MAX, format, args);
     va_end(args);
-    send_state(text, 0);
+    m->n_tries = 0;
+    tell_waiting(m);
 }
 
-void systemd_notify_watchdog(void)
+void systemd_notify_reloading(struct systemd_manager *m)
 {
-    send_state("WATCHDOG=1", MSG_DONTWAIT);
+    systemd_notify(m, "RELOADING=1\nMONOTONIC_USEC=%" PRIi64, worker_now_us());
 }
 
-void systemd_notify_reloading(void)
+void systemd_notify_alive(struct systemd_manager *m)
 {
-    systemd_notify("RELOADING=1\nMONOTONIC_USEC=%" PRIi64, worker_now_us());
+    (void)manager_tell(m, "WATCHDOG=1", MSG_DONTWAIT);
 }
 
-void systemd_notify_stopping(int64_t timeout_us)
+void systemd_notify_stopping(struct systemd_manager *m, int64_t timeout_us)
 {
     /* The calls are cut then, and told so. */
     if (__builtin_add_overflow(timeout_us, MARGIN_US, &timeout_us))
         timeout_us = INT64_MAX;
-    systemd_notify("STOPPING=1\nSTATUS=Waiting for calls in flight\nEXTEND_TIMEOUT_USEC=%" PRIi64,
+    systemd_notify(m,
+                   "STOPPING=1\nSTATUS=Waiting for calls in flight\nEXTEND_TIMEOUT_USEC=%" PRIi64,
                    timeout_us);
 }
 

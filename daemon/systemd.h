@@ -3,6 +3,7 @@
 #ifndef SYSTEMD_H
 #define SYSTEMD_H
 
+#include <event2/event_struct.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -15,18 +16,39 @@ int systemd_listen_fds(int **ret_fds, int *ret_metrics, char ret_what[static 128
 /* Started by systemd, and so not by hand. */
 bool systemd_is_service(void);
 
-/* Lines of sd_notify(3): "READY=1\nSTATUS=...". They must arrive: if whoever reads them is busy, it
- * waits, for a second at most. */
-void systemd_notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/*
+ * The line to the service manager. It has its socket from the beginning and never waits for whoever
+ * reads; what could not be said is said later, in the same order: a manager that never hears of the
+ * end of a start or a reload takes it for failed.
+ */
+enum { SYSTEMD_WAITING_MAX = 4, SYSTEMD_TEXT_MAX = 512 };
+
+struct systemd_manager {
+    int fd; /* -1: none */
+    struct event again;
+    unsigned n_tries, n_waiting;
+    char waiting[SYSTEMD_WAITING_MAX][SYSTEMD_TEXT_MAX];
+};
+
+/* 0 or -ENOMEM. */
+int systemd_manager_init(struct systemd_manager *m, struct event_base *base);
+/* Waits until all is said, for a second at most. */
+void systemd_manager_flush(struct systemd_manager *m);
+/* Flushes it first. Nothing if it was not initialised. */
+void systemd_manager_done(struct systemd_manager *m);
+
+/* Lines of sd_notify(3): "READY=1\nSTATUS=...". */
+void systemd_notify(struct systemd_manager *m, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* RELOADING=1 with the time that Type=notify-reload wants. */
-void systemd_notify_reloading(void);
+void systemd_notify_reloading(struct systemd_manager *m);
 
 /* STOPPING=1, and that it may take so long and a little more, whatever TimeoutStopSec= says. */
-void systemd_notify_stopping(int64_t timeout_us);
+void systemd_notify_stopping(struct systemd_manager *m, int64_t timeout_us);
 
-/* WATCHDOG=1. Never waits: if it does not arrive, the next one does. */
-void systemd_notify_watchdog(void);
+/* WATCHDOG=1, now or never. */
+void systemd_notify_alive(struct systemd_manager *m);
 
 /* How often WATCHDOG=1 is to be said, or 0. */
 int64_t systemd_watchdog_us(void);

@@ -10,12 +10,13 @@
 #include <time.h>
 
 #include "config.h"
+#include "curl_memory.h"
 #include "multi.h"
 #include "upstream_internal.h"
 #include "worker.h"
 
 /* How long, and how many line ends, a finished stream gets to come to the end of its response. */
-enum { FINISH_US = 250000, FINISH_BYTES = 64 };
+enum { FINISH_US = 250000, FINISH_BYTES = 64, LOOK_AGAIN_US = 20000 };
 
 /* libcurl's own limit holds for one response; this one, for all that come before the last, too. */
 enum { HEAD_MAX_BYTES = 256 << 10, FOLD_BYTES = 4 << 10 };
@@ -33,6 +34,7 @@ enum transfer_state {
 struct transfer {
     LIST_ENTRY(transfer) next; /* while FINISHING: among the worker's */
     struct upstream *upstream; /* a reference */
+    struct multi *multi;       /* a reference */
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
     struct curl_slist id_node;  /* in front of them, and like them not libcurl's to free */
@@ -47,20 +49,17 @@ struct transfer {
     struct task release, resume, announce;
     enum transfer_state state;
     bool in_multi, pause, is_paused, head_seen, body_seen;
+    bool is_overdue;    /* the timer has fired, and looks once more */
     bool is_announcing; /* what is kept is taken although it is to be paused */
     bool not_resent, is_misled;
     unsigned n_sent;
-    long n_connects; /* as of the last time that it was sent */
+    long n_connects;         /* as of the last time that it was sent */
+    unsigned long n_refused; /* curl_memory_n_refused() at its beginning */
     size_t n_discarded, n_head_bytes;
     int64_t start_us, last_byte_us;
 };
 
 static int transfer_arm(struct transfer *t);
-
-static struct multi *transfer_multi(const struct transfer *t)
-{
-    return t->upstream->worker->multi;
-}
 
 static void transfer_free(struct transfer *t)
 {
@@ -68,7 +67,7 @@ static void transfer_free(struct transfer *t)
     worker_cancel(t->upstream->worker, &t->announce);
     evtimer_del(&t->timer);
     if (t->in_multi)
-        multi_remove(transfer_multi(t), t->easy);
+        multi_remove(t->multi, &t->multi_user);
     if (t->easy) {
         curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
         curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, NULL);
@@ -76,6 +75,7 @@ static void transfer_free(struct transfer *t)
     }
     upstream_headers_free(t->headers);
     upstream_body_unref(t->body);
+    multi_unref(t->multi);
     upstream_unref(t->upstream);
     free(t);
 }
@@ -94,6 +94,19 @@ static void transfer_end(struct transfer *t)
     evtimer_del(&t->timer);
     lookup_leave(&t->upstream->lookup, &t->lookup);
     worker_defer(t->upstream->worker, &t->release);
+}
+
+/* May be done again after its end. Each time the multi handle is the one that is good then. */
+static int transfer_begin(struct transfer *t)
+{
+    struct multi *multi = multi_get(t->upstream->worker);
+
+    if (!multi)
+        return -ENOMEM;
+    multi_unref(t->multi);
+    t->multi = multi;
+    t->in_multi = multi_add(multi, t->easy, &t->multi_user) == 0;
+    return t->in_multi ? 0 : -ENOMEM;
 }
 
 /* ---- The name ---- */
@@ -322,9 +335,13 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_ISSUER_ERROR:
         return TRANSFER_TLS_REFUSED;
+    case MULTI_UNWATCHED:
+        return TRANSFER_OUT_OF_MEMORY;
     case CURLE_OUT_OF_MEMORY:
         /* Also what libcurl says of a response header that is too long. */
-        return t->n_sent > 0 && !t->head_seen ? TRANSFER_HEAD_TOO_LARGE : TRANSFER_OUT_OF_MEMORY;
+        return t->n_sent > 0 && !t->head_seen && curl_memory_n_refused() == t->n_refused
+                   ? TRANSFER_HEAD_TOO_LARGE
+                   : TRANSFER_OUT_OF_MEMORY;
     default:
         return TRANSFER_BROKEN;
     }
@@ -373,8 +390,7 @@ static void on_lookup_over(struct lookup_user *lookup)
 {
     struct transfer *t = container_of(lookup, struct transfer, lookup);
 
-    t->in_multi = multi_add(transfer_multi(t), t->easy, &t->multi_user) == 0;
-    if (!t->in_multi)
+    if (transfer_begin(t) < 0)
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
 }
 
@@ -403,6 +419,7 @@ static int transfer_arm(struct transfer *t)
 {
     int64_t due = transfer_due_us(t);
 
+    t->is_overdue = false;
     /* An infinite timer still looks once an hour: it is the same code. */
     return worker_arm(&t->timer, due < INT64_C(3600000000) ? due : INT64_C(3600000000));
 }
@@ -423,6 +440,12 @@ static void on_timer(evutil_socket_t fd, short what, void *user)
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
         return;
     }
+    /* A process that was stopped, or a busy loop, hears of its timers before it has read what came
+     * in time. */
+    if (!t->is_overdue && worker_arm(&t->timer, LOOK_AGAIN_US) == 0) {
+        t->is_overdue = true;
+        return;
+    }
     transfer_report(t, t->head_seen ? TRANSFER_IDLE_TIMEOUT : TRANSFER_FIRST_BYTE_TIMEOUT, "");
 }
 
@@ -441,7 +464,7 @@ static void run_resume(struct task *task)
         t->is_paused = false;
         /* Delivers what libcurl has kept before it returns, which may pause it again. */
         code = curl_easy_pause(t->easy, CURLPAUSE_CONT);
-        multi_check(transfer_multi(t));
+        multi_check(t->multi);
     }
     if (t->state == TRANSFER_RUNNING && (code != CURLE_OK || transfer_arm(t) < 0))
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
@@ -458,7 +481,7 @@ static void run_announce(struct task *task)
     t->is_announcing = true;
     CURLcode code = curl_easy_pause(t->easy, CURLPAUSE_CONT);
     t->is_announcing = false;
-    multi_check(transfer_multi(t));
+    multi_check(t->multi);
     if (t->state == TRANSFER_RUNNING && code != CURLE_OK)
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
 }
@@ -519,6 +542,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     t->resume.run = run_resume;
     t->announce.run = run_announce;
     t->start_us = worker_now_us();
+    t->n_refused = curl_memory_n_refused();
     t->body = body;
     body->n_refs++;
     evtimer_assign(&t->timer, u->worker->base, on_timer, t);
@@ -541,11 +565,10 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
         curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_FUNCTION, on_lookup);
         curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_DATA, t);
     }
-    if (transfer_arm(t) < 0 || multi_add(u->worker->multi, t->easy, &t->multi_user) < 0) {
+    if (transfer_arm(t) < 0 || transfer_begin(t) < 0) {
         transfer_free(t);
         return -ENOMEM;
     }
-    t->in_multi = true;
     *ret = t;
     return 0;
 }

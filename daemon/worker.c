@@ -47,7 +47,7 @@ void worker_done(struct worker *w)
     upstream_cancel_finishing(w);
     run_tasks(w);
     release_upstreams(w->upstreams, w->n_upstreams);
-    multi_free(w->multi);
+    multi_unref(w->multi);
     config_unref(w->config);
     accounts_done(&w->accounts);
     record_tell_left_out(w);
@@ -143,4 +143,9 @@ int worker_arm(struct event *timer, int64_t in_us)
         tv.tv_usec = (suseconds_t)(in_us % 1000000);
     }
     return evtimer_add(timer, &tv) == 0 ? 0 : -ENOMEM;
+}
+
+int worker_rest(struct event *timer)
+{
+    return worker_arm(timer, INT64_C(3600000000));
 }

@@ -41,7 +41,7 @@ struct worker {
     struct event_base *base;
     struct log *log;
     struct config *config;       /* a reference */
-    struct multi *multi;         /* libcurl on this loop */
+    struct multi *multi;         /* libcurl on this loop, a reference; see multi_get() */
     struct upstream **upstreams; /* references, in the order of the configuration's */
     size_t n_upstreams;
     struct server *server;
@@ -85,5 +85,9 @@ int64_t worker_now_us(void);
 /* Arms a timer that was made by evtimer_assign(); negative microseconds count as 0. 0 or -ENOMEM.
  */
 int worker_arm(struct event *timer, int64_t in_us);
+
+/* The same, for a time that nothing happens at: an armed timer has its place, and arming it again
+ * can't fail. When it fires all the same, it has to rest again. */
+int worker_rest(struct event *timer);
 
 #endif
