@@ -182,6 +182,19 @@ static void test_who_may_not_even_wait_is_told(void **state)
     scene_stop(s);
 }
 
+/* Each answer in between is a turn of the daemon's loop. */
+static void await_record(struct scene *s, const char *text)
+{
+    bool found = false;
+
+    while (!found) {
+        scene_assert_serving(s);
+        char *log = daemon_log(&s->daemon);
+        found = strstr(log, text) != NULL;
+        free(log);
+    }
+}
+
 static void test_who_leaves_the_queue_never_reaches_the_upstream(void **state)
 {
     struct scene *s = *state;
@@ -209,6 +222,7 @@ static void test_who_leaves_the_queue_never_reaches_the_upstream(void **state)
     struct grpc_client_call *lost = begin(&gone, "gone");
     grpc_client_call_free(lost);
     rpc_close(&gone);
+    await_record(s, "reason=CALLER_GONE");
 
     struct grpc_client_call *last = begin(&s->rpc, "last");
     go(s, 2);
