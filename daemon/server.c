@@ -54,6 +54,7 @@ static void on_accept_again(evutil_socket_t fd, short what, void *user)
     struct server *s = user;
 
     (void)fd, (void)what;
+    worker_rest(&s->accept_again);
     if (!s->worker->draining)
         start_accepting(s);
 }
@@ -185,6 +186,10 @@ static void on_drain(evutil_socket_t fd, short what, void *user)
     int64_t next_us = s->drain_deadline_us - worker_now_us();
 
     (void)fd, (void)what;
+    if (!s->drained) {
+        worker_rest(&s->drain);
+        return;
+    }
     switch (s->drain_step) {
     case DRAIN_NOTICE:
         s->drain_step = DRAIN_FINAL;
@@ -273,6 +278,11 @@ int server_new(struct worker *worker, const int *fds, size_t n_fds, struct serve
     LIST_INIT(&s->forgotten);
     evtimer_assign(&s->accept_again, worker->base, on_accept_again, s);
     evtimer_assign(&s->drain, worker->base, on_drain, s);
+    /* Both are needed when memory is short. */
+    if (worker_rest(&s->accept_again) < 0 || worker_rest(&s->drain) < 0) {
+        server_free(s);
+        return -ENOMEM;
+    }
     for (size_t i = 0; i < n_fds; i++) {
         struct listener *l = &s->listeners[s->n_listeners++];
         l->server = s;
