@@ -9,7 +9,7 @@
 #include "torture.h"
 
 enum {
-    PATIENCE_MS = 1500,
+    PATIENCE_MS = 5000,
     ACCEPT_PATIENCE_MS = 150,
     RELOAD_PATIENCE_MS = 300,
     START_PATIENCE_MS = 1000
