@@ -28,10 +28,6 @@ enum {
     DESCRIPTORS_KEPT = 64, /* for all that is no connection and no upstream, and the refused */
 };
 
-/* The timer for accepting again is always pending: to arm one that is takes no memory, and there is
- * none when it is needed. */
-#define NOT_SOON_US INT64_C(86400000000)
-
 struct listener {
     struct server *server;
     int fd;
@@ -59,7 +55,7 @@ static void on_accept_again(evutil_socket_t fd, short what, void *user)
     struct server *s = user;
 
     (void)fd, (void)what;
-    worker_arm(&s->accept_again, NOT_SOON_US); /* where it was until now */
+    worker_rest(&s->accept_again);
     if (!s->worker->draining)
         start_accepting(s);
 }
@@ -192,6 +188,10 @@ static void on_drain(evutil_socket_t fd, short what, void *user)
     int64_t next_us = s->drain_deadline_us - worker_now_us();
 
     (void)fd, (void)what;
+    if (!s->drained) {
+        worker_rest(&s->drain);
+        return;
+    }
     switch (s->drain_step) {
     case DRAIN_NOTICE:
         s->drain_step = DRAIN_FINAL;
@@ -305,12 +305,6 @@ int server_new(struct worker *worker, const int *fds, size_t n_fds, struct serve
         free(s);
         return -ENOMEM;
     }
-    evtimer_assign(&s->accept_again, worker->base, on_accept_again, s);
-    if (worker_arm(&s->accept_again, NOT_SOON_US) < 0) {
-        free(s->listeners);
-        free(s);
-        return -ENOMEM;
-    }
     s->worker = worker;
     idle_init(&s->idle, s);
     admission_init(&s->admission, connections_allowed());
@@ -318,7 +312,13 @@ int server_new(struct worker *worker, const int *fds, size_t n_fds, struct serve
     s->reap.run = run_reap;
     LIST_INIT(&s->connections);
     LIST_INIT(&s->forgotten);
+    evtimer_assign(&s->accept_again, worker->base, on_accept_again, s);
     evtimer_assign(&s->drain, worker->base, on_drain, s);
+    /* Both are needed when memory is short. */
+    if (worker_rest(&s->accept_again) < 0 || worker_rest(&s->drain) < 0) {
+        server_free(s);
+        return -ENOMEM;
+    }
     for (size_t i = 0; i < n_fds; i++) {
         struct listener *l = &s->listeners[s->n_listeners++];
         l->server = s;

@@ -15,7 +15,7 @@
 #include "control.h"
 #include "upstream.h"
 
-enum { TIMEOUT_MS = 3000 };
+enum { TIMEOUT_MS = 15000 };
 
 struct run {
     const char *socket;

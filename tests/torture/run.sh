@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes every allocation and every system call on the paths of a call fail in turn, in all the ways
 # that plan.c knows, once and for ever; says for each path how often, and what came of it. Takes
-# about ten minutes, most of them for TLS. Arguments: -p PATH, one path only; -f FUNCTION and
-# -n NUMBER, one of its calls only, five times; -s SAMPLES, so many numbers of each only.
+# a quarter of an hour, most of it for TLS. Arguments: -p PATH, one path only; -f FUNCTION and
+# -n NUMBER, one of its calls only, five times; -s SAMPLES, so many numbers of each only; -r SEED.
 set -eu
 tree=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$tree"

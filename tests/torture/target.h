@@ -28,7 +28,7 @@ struct measure {
     long n_blocks, n_mappings, n_descriptors;
 };
 
-enum { TARGET_TIMEOUT_MS = 5000 };
+enum { TARGET_TIMEOUT_MS = 30000 };
 
 bool target_init(struct target *t, const char *directory, const char *name, bool tortured);
 void target_done(struct target *t);
