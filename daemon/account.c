@@ -25,8 +25,10 @@ static void rate_refill(struct rate *r, int64_t now_us)
 
 int64_t rate_take(struct rate *r, int64_t per_minute, int64_t n, int64_t now_us)
 {
-    if (per_minute > RATE_MAX)
+    if (per_minute > RATE_MAX) {
+        *r = (struct rate){0}; /* what was left of a limit that is no more tells nothing */
         return 0;
+    }
     if (r->per_minute == 0) {
         *r = (struct rate){per_minute, per_minute * UNIT, now_us};
     } else if (r->per_minute != per_minute) {

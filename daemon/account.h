@@ -33,7 +33,7 @@ int64_t rate_take(struct rate *r, int64_t per_minute, int64_t n, int64_t now_us)
  * at most. */
 void rate_settle(struct rate *r, int64_t n);
 
-/* What is there now, as of the last limit; INT64_MAX if it was never limited. */
+/* What is there now, as of the last limit; INT64_MAX if there was none then. */
 int64_t rate_left(struct rate *r, int64_t now_us);
 
 struct account {

@@ -206,8 +206,8 @@ static void run_scanned(struct call *call, const struct policy *policy, const ui
     }
     if (r < 0) {
         char text[256];
-        snprintf(text, sizeof text, "%s%s%s", *error.field ? error.field : "the request message",
-                 *error.field ? ": " : " ", error.text);
+        snprintf(text, sizeof text, "%s: %s", *error.field ? error.field : "the request message",
+                 error.text);
         refuse(call, GRPC_INVALID_ARGUMENT, "INVALID_REQUEST", error.field, text);
         return;
     }

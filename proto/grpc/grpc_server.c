@@ -398,6 +398,20 @@ static bool is_useful(struct grpc_server_session *s)
     return call && !call->is_finished;
 }
 
+/* grpc-core (1.51, of Debian 12) resets a stream of which it has sent nothing yet when its deadline
+ * passes just before its headers leave. By RFC 9113 that ends the connection, and all other calls
+ * on it; gRPC's own servers ignore it. Between the frames of one block of headers it is an error.
+ */
+static bool is_reset_of_nothing(struct grpc_server_session *s)
+{
+    int32_t stream = http2_guard_frame_stream(&s->guard);
+
+    return http2_guard_frame_type(&s->guard) == NGHTTP2_RST_STREAM && !s->guard.is_in_headers &&
+           http2_guard_frame_length(&s->guard) == 4 && stream % 2 == 1 &&
+           stream > nghttp2_session_get_last_proc_stream_id(s->h2) &&
+           !nghttp2_session_find_stream(s->h2, stream);
+}
+
 /* Frame by frame: where a budget is exceeded, nothing behind that is looked at. nghttp2 gets heads
  * whole, because it counts the pieces of a CONTINUATION's as so many frames (1.52 of Debian 12). */
 static ssize_t receive_frames(struct grpc_server_session *s, const uint8_t *data, size_t len)
@@ -411,8 +425,10 @@ static ssize_t receive_frames(struct grpc_server_session *s, const uint8_t *data
         if (s->guard.is_exceeded)
             return NGHTTP2_ERR_FLOODED;
         if (piece.begins_frame)
+            s->is_skipping = is_reset_of_nothing(s);
+        if (piece.begins_frame && !s->is_skipping)
             rc = nghttp2_session_mem_recv(s->h2, s->guard.head, sizeof s->guard.head);
-        if (rc >= 0 && piece.n_payload > 0)
+        if (rc >= 0 && piece.n_payload > 0 && !s->is_skipping)
             rc = nghttp2_session_mem_recv(s->h2, data + piece.n_head, piece.n_payload);
         data += piece.n_head + piece.n_payload;
         len -= piece.n_head + piece.n_payload;

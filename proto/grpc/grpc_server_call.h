@@ -18,6 +18,7 @@ struct grpc_server_session {
     void *user;
     struct grpc_server_options options;
     struct http2_guard guard;
+    bool is_skipping; /* the frame that has begun */
     int64_t first_us; /* when the first byte came */
     struct buffer output;
     LIST_HEAD(, grpc_server_call) calls;

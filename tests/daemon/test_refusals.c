@@ -56,6 +56,15 @@ static void expect_raw_failure(struct scene *s, const char *path, const void *me
     rpc_result_done(&result);
 }
 
+static void expect_raw_text(struct scene *s, const void *message, size_t len, const char *text)
+{
+    struct rpc_result result;
+
+    rpc_finish(&s->rpc, rpc_start_raw(&s->rpc, RPC_CREATE, message, len, -1, NULL, 0), &result);
+    assert_string_equal(result.message, text);
+    rpc_result_done(&result);
+}
+
 /* ---- Messages that are none ---- */
 
 static void test_malformed_protobuf(void **state)
@@ -80,6 +89,8 @@ static void test_malformed_protobuf(void **state)
         expect_raw_failure(s, RPC_CREATE_STREAM, messages[i].bytes, messages[i].len,
                            GRPC_INVALID_ARGUMENT);
     }
+    expect_raw_text(s, messages[0].bytes, messages[0].len,
+                    "the request message: not a well-formed protobuf message");
     assert_unharmed(s);
     scene_stop(s);
 }

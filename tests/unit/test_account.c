@@ -40,6 +40,12 @@ static void no_limit_is_no_limit(void **state)
 
     assert_int_equal(rate_take(&r, INT64_MAX, INT64_MAX / 2, 0), 0);
     assert_int_equal(rate_left(&r, 0), INT64_MAX);
+    /* Nor is anything left of a limit that was taken back. */
+    assert_int_equal(rate_take(&r, 10, 4, 0), 0);
+    assert_int_equal(rate_left(&r, 0), 6);
+    assert_int_equal(rate_take(&r, INT64_MAX, 1, 0), 0);
+    rate_settle(&r, -5);
+    assert_int_equal(rate_left(&r, 0), INT64_MAX);
     rate_settle(&r, 7);
 }
 

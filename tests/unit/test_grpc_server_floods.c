@@ -60,6 +60,11 @@ static void empty_data(struct fixture *f, uint32_t stream)
         peer_frame(&f->sent, NGHTTP2_DATA, 0, stream, NULL, 0);
 }
 
+static void reset_of_nothing(struct fixture *f, uint32_t stream)
+{
+    peer_reset(&f->sent, stream, NGHTTP2_CANCEL);
+}
+
 static void header_bomb(struct fixture *f, uint32_t stream)
 {
     struct buffer block = BUFFER_INIT(1 << 20);
@@ -236,9 +241,17 @@ static void header_bombs_have_a_budget(void **state)
 
 static void frames_that_get_no_call_further_have_a_budget(void **state)
 {
-    static const attack_fn attacks[] = {
-        ping,   ping_acknowledged, settings,      windows_of_all_streams, table_sizes,
-        window, priority,          unknown_frame, data_of_no_stream,      goodbye};
+    static const attack_fn attacks[] = {ping,
+                                        ping_acknowledged,
+                                        settings,
+                                        reset_of_nothing,
+                                        windows_of_all_streams,
+                                        table_sizes,
+                                        window,
+                                        priority,
+                                        unknown_frame,
+                                        data_of_no_stream,
+                                        goodbye};
     (void)state;
 
     for (size_t i = 0; i < COUNT(attacks); i++) {
@@ -435,9 +448,35 @@ static void any_account_is_survived(void **state)
     }
 }
 
+/* Byte by byte, so that the frame is left out whole. */
+static void a_reset_of_a_stream_that_was_never_opened_harms_nobody(void **state)
+{
+    struct fixture *f = open_session();
+    (void)state;
+
+    peer_call(&f->sent, 1, PEER_REQUEST("/t/Hold"), "");
+    peer_reset(&f->sent, 5, NGHTTP2_CANCEL);
+    peer_reset(&f->sent, 3, NGHTTP2_CANCEL);
+    for (size_t i = 0; i < buffer_length(&f->sent); i++)
+        assert_int_equal(grpc_server_session_receive(f->session, buffer_bytes(&f->sent) + i, 1), 0);
+    buffer_done(&f->sent);
+    assert_int_equal(grpc_server_session_n_calls(f->session), 1);
+
+    /* One that was opened is reset, before and after. */
+    peer_reset(&f->sent, 1, NGHTTP2_CANCEL);
+    peer_call(&f->sent, 7, PEER_REQUEST("/t/Echo"), "hi");
+    f->peer.stream = 7;
+    assert_int_equal(exchange(f), 0);
+    assert_string_equal(peer_text(&f->peer), OK_HEADERS "DATA 7\n" OK_TRAILERS);
+    assert_int_equal(f->echo.n_cancelled, 1);
+    assert_int_equal(grpc_server_session_n_calls(f->session), 0);
+    close_session(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_reset_of_a_stream_that_was_never_opened_harms_nobody),
         cmocka_unit_test(frames_without_data_have_a_budget),
         cmocka_unit_test(calls_that_end_early_have_a_budget),
         cmocka_unit_test(the_budget_of_resets_fills_up_again),
