@@ -293,7 +293,7 @@ static void print_daemon(const struct summary *s, FILE *out)
     if (s->last_reload_time_us > 0)
         fprintf(out, "; the reload of %s %s", moment(s->last_reload_time_us, a),
                 strcmp(s->last_reload, "RELOAD_RESULT_FAILED") ? "went well" : "FAILED");
-    fprintf(out, "\n%lld connections, %s of memory (of %s)\n", (long long)s->connections,
+    fprintf(out, "\nconnections: %lld, memory: %s of %s\n", (long long)s->connections,
             bytes(s->memory_used, a), bytes(s->memory_limit, b));
 }
 

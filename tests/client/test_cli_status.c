@@ -55,7 +55,7 @@ static void test_status_tells_what_happened(void **state)
     cli_assert_has(cli_text(&c), "completiond is serving on ");
     cli_assert_has(cli_text(&c), pid);
     cli_assert_has(cli_text(&c), "configuration read 2");
-    cli_assert_has(cli_text(&c), "2 connections, ");
+    cli_assert_has(cli_text(&c), "connections: 2, ");
     cli_assert_has(cli_text(&c), "UPSTREAM");
     cli_assert_has(cli_text(&c), fake_base_url(s->fake));
     cli_assert_has(cli_text(&c), "MEMORY LIMIT");
