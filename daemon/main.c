@@ -25,6 +25,7 @@
 #include "scrape.h"
 #include "server.h"
 #include "systemd.h"
+#include "upstream.h"
 #include "worker.h"
 
 #define GROUP "completiond"
@@ -81,6 +82,7 @@ struct daemon {
     struct environment environment;
     struct handover handover;
     bool terminating;
+    const char *trouble; /* of the last reload, for the status; "": none */
     struct event signals[3];
     struct event watchdog;
     struct systemd_manager manager;
@@ -424,9 +426,11 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
         return;
     if (configure_and_note(d, true) == 0) {
         log_info(&d->log, "configuration read again");
+        d->trouble = "";
         systemd_notify(&d->manager, "READY=1\nSTATUS=Serving");
     } else {
         log_warning(&d->log, "the configuration stays as it was");
+        d->trouble = "; the last reload failed";
         systemd_notify(&d->manager, "READY=1\nSTATUS=Serving; the last reload failed");
     }
 }
@@ -446,6 +450,7 @@ static void on_not_given(void *user, const char *why)
     struct daemon *d = user;
 
     log_error(&d->log, "not handed over, and all is as it was: %s", why);
+    d->trouble = "; the last upgrade failed";
     systemd_notify(&d->manager, "READY=1\nSTATUS=Serving; the last upgrade failed: %s", why);
 }
 
@@ -462,12 +467,29 @@ static void on_late_terminate(void *user)
         on_terminate(-1, EV_SIGNAL, d);
 }
 
+/* For `systemctl status`; as fresh as the watchdog's last word. */
+static void describe(const struct daemon *d, char *text, size_t size)
+{
+    const struct worker *w = &d->worker;
+    size_t n_running = 0, n_waiting = 0;
+
+    for (size_t i = 0; i < w->n_upstreams; i++) {
+        n_running += upstream_queue(w->upstreams[i])->n_running;
+        n_waiting += upstream_queue(w->upstreams[i])->n_waiting;
+    }
+    snprintf(text, size, "Serving%s: %zu connections, %zu calls running, %zu waiting", d->trouble,
+             w->server->n_connections, n_running, n_waiting);
+}
+
 static void on_watchdog(evutil_socket_t fd, short what, void *user)
 {
     struct daemon *d = user;
+    char status[128];
 
     (void)fd, (void)what;
-    systemd_notify_alive(&d->manager);
+    if (!d->worker.draining)
+        describe(d, status, sizeof status);
+    systemd_notify_alive(&d->manager, d->worker.draining ? NULL : status);
     worker_arm(&d->watchdog, systemd_watchdog_us());
 }
 
@@ -560,7 +582,7 @@ static int check_config(const struct options *o, const struct environment *envir
 
 int main(int argc, char **argv)
 {
-    static struct daemon d;
+    static struct daemon d = {.trouble = ""};
     int r;
 
     if (!open_standard_descriptors()) {

@@ -191,9 +191,12 @@ void systemd_notify_reloading(struct systemd_manager *m)
     systemd_notify(m, "RELOADING=1\nMONOTONIC_USEC=%" PRIi64, worker_now_us());
 }
 
-void systemd_notify_alive(struct systemd_manager *m)
+void systemd_notify_alive(struct systemd_manager *m, const char *status)
 {
-    (void)manager_tell(m, "WATCHDOG=1", MSG_DONTWAIT);
+    char text[SYSTEMD_TEXT_MAX];
+
+    snprintf(text, sizeof text, "WATCHDOG=1%s%s", status ? "\nSTATUS=" : "", status ? status : "");
+    (void)manager_tell(m, text, MSG_DONTWAIT);
 }
 
 void systemd_notify_stopping(struct systemd_manager *m, int64_t timeout_us)

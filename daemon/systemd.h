@@ -47,8 +47,8 @@ void systemd_notify_reloading(struct systemd_manager *m);
 /* STOPPING=1, and that it may take so long and a little more, whatever TimeoutStopSec= says. */
 void systemd_notify_stopping(struct systemd_manager *m, int64_t timeout_us);
 
-/* WATCHDOG=1, now or never. */
-void systemd_notify_alive(struct systemd_manager *m);
+/* WATCHDOG=1, and what it does for `systemctl status` (NULL: as it was said); now or never. */
+void systemd_notify_alive(struct systemd_manager *m, const char *status);
 
 /* How often WATCHDOG=1 is to be said, or 0. */
 int64_t systemd_watchdog_us(void);

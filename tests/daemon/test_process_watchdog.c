@@ -38,7 +38,7 @@ static unsigned take(struct daemon *d)
 
     while ((n = recv(d->notify, text, sizeof text - 1, MSG_DONTWAIT)) > 0) {
         text[n] = '\0';
-        n_fed += strcmp(text, "WATCHDOG=1") == 0;
+        n_fed += strncmp(text, "WATCHDOG=1", 10) == 0;
     }
     return n_fed;
 }
@@ -65,6 +65,8 @@ static void test_idle_daemon_feeds_it(void **state)
     start(s, crowd_serve, WATCHDOG(2000), NULL);
     for (int i = 0; i < TIMES; i++)
         assert_true(await_feeding(&s->daemon, NULL) < INTERVAL_MS / 2);
+    /* And `systemctl status` hears what it does. */
+    daemon_await(&s->daemon, "STATUS=Serving: 1 connections, 0 calls running, 0 waiting");
     scene_stop(s);
 }
 
