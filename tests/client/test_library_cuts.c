@@ -168,6 +168,7 @@ static void cut_everywhere(struct library *l, int (*call)(struct library *l))
         assert_int_equal(completion_error_maybe_executed(l->error), 1);
     }
     /* Each was called once: it may have been executed. */
+    assert_true(fake_await(fake, FAKE_ACCEPTED, (unsigned)tape.cut));
     assert_int_equal(fake_count(fake, FAKE_ACCEPTED), tape.cut);
     l->client = completion_client_free(l->client);
     fake_free(fake);
