@@ -340,16 +340,17 @@ static void start_session(struct fake *f, int fd)
         .fd = fd,
         .in = BUFFER_INIT(REQUEST_MAX_BYTES),
     };
+    /* Counted before it can say a word: whoever hears one may ask for the count. */
     pthread_mutex_lock(&f->lock);
-    s->c.number = f->counts[FAKE_ACCEPTED] + 1;
+    s->c.number = ++f->counts[FAKE_ACCEPTED];
     if (f->stopping || pthread_create(&s->thread, NULL, run_session, s) != 0) {
         close(fd);
         free(s);
     } else {
         LIST_INSERT_HEAD(&f->sessions, s, next);
     }
+    pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);
-    fake_mark(f, FAKE_ACCEPTED);
 }
 
 static void *run_accepter(void *user)
