@@ -13,7 +13,9 @@
  *   numbers    json-c takes leading zeros (007), and a point without digits on one side (-.5, 1.);
  *              what overflows it reads as infinity, which json_read_double() refuses, and integers
  *              beyond 64 bits as the nearest.
- *   duplicates json-c keeps the last of two members: looked up, each name must give that.
+ *   pairs      json-c takes \ud836\ude00 and 32,767 others for surrogates once more: it looks at
+ * the lower 16 bits of U+1DA00 only. A text with one is not compared. duplicates json-c keeps the
+ * last of two members: looked up, each name must give that.
  */
 /* Both have a name of their own for these. */
 #define json_type json_c_type
@@ -161,6 +163,31 @@ static void check_rewritten(const struct buffer *text)
 }
 
 /* ---- Beside json-c ---- */
+
+/* The surrogate of this kind whose escape is there; 0: none. */
+static unsigned surrogate_at(const uint8_t *text, size_t len, unsigned kind)
+{
+    unsigned unit = 0;
+    char escape[7] = "";
+    int n = 0;
+
+    if (len < 6)
+        return 0;
+    memcpy(escape, text, 6);
+    return sscanf(escape, "\\u%4x%n", &unit, &n) == 1 && n == 6 && (unit & 0xFC00) == kind ? unit
+                                                                                           : 0;
+}
+
+static bool has_odd_pair(const uint8_t *text, size_t len)
+{
+    for (size_t i = 0; i + 12 <= len; i++) {
+        unsigned high = text[i] == '\\' ? surrogate_at(text + i, 6, 0xD800) : 0;
+        unsigned low = high ? surrogate_at(text + i + 6, 6, 0xDC00) : 0;
+        if (low && ((0x10000 + ((high & 0x3FF) << 10 | (low & 0x3FF))) & 0xF800) == 0xD800)
+            return true;
+    }
+    return false;
+}
 
 static void compare(struct json_reader *r, struct json_object *value);
 
@@ -367,7 +394,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool taken = read_theirs(data, size, &value);
     json_reader_init(&r, data, size);
     if (taken && !error) {
-        compare(&r, value);
+        if (!has_odd_pair(data, size))
+            compare(&r, value);
     } else if (taken) {
         json_skip(&r, NULL);
         json_reader_end(&r);
