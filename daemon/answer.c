@@ -164,7 +164,10 @@ static bool reply_with(struct call *call, const uint8_t *json, size_t len, bool 
     const char *why = "";
     struct buffer *reply = call_reply_begin(call);
     enum translate_kind kind =
-        translate_response(json, len, whole, call->keep_obfuscation, &call->progress, reply, &why);
+        whole ? translate_response(json, len, true, call->keep_obfuscation, &call->progress, reply,
+                                   &why)
+              : translate_chunk(&call->pattern, json, len, call->keep_obfuscation, &call->progress,
+                                reply, &why);
 
     /* Without memory the kind says nothing; ending the reply fails the call then. */
     if (kind == TRANSLATE_COMPLETION || reply->error) {

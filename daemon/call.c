@@ -245,6 +245,7 @@ static void on_begin(struct grpc_server_call *grpc, void *session_user)
         call->deadline_us = INT64_MAX;
     call->body = BUFFER_INIT_IN(BODY_MAX_BYTES, &connection->memory);
     sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, &connection->memory);
+    translate_pattern_init(&call->pattern, &connection->memory);
     evtimer_assign(&call->deadline, call->worker->base, on_deadline, call);
     grpc_server_call_set_user(grpc, call);
     call_name(call);
@@ -305,6 +306,7 @@ static void on_end(struct grpc_server_call *grpc, enum grpc_server_end how)
     /* The connection's memory may be gone before the call is. */
     buffer_done(&call->body);
     sse_parser_done(&call->sse);
+    translate_pattern_done(&call->pattern);
     memory_release(&call->connection->memory, call->charged_bytes);
     LIST_REMOVE(call, next);
     worker_defer(call->worker, &call->release);

@@ -74,6 +74,7 @@ struct call {
     struct transfer_head head; /* status 0: none came */
     struct buffer body;        /* whole or error bodies */
     struct sse_parser sse;
+    struct translate_pattern pattern;
     struct translate_progress progress;
     bool stream;
     bool keep_obfuscation;

@@ -101,6 +101,30 @@ enum translate_kind translate_response(const uint8_t *json, size_t len, bool who
                                        bool keep_obfuscation, struct translate_progress *progress,
                                        struct buffer *out, const char **ret_why);
 
+/* ---- Chunks of a stream (translate_chunk.c) ---- */
+
+/*
+ * The JSON and the protobuf bytes of a chunk without its text. From one chunk of a stream to the
+ * next the text is mostly all that changes: one that agrees with the pattern, byte by byte, is what
+ * the pattern says with another text, and nothing else of it needs to be read.
+ */
+struct translate_pattern {
+    struct buffer bytes; /* the six pieces, one behind the other; none: there is no pattern */
+    size_t n_json_head, n_json_tail;
+    size_t n_before, n_head, n_tail, n_behind; /* protobuf: up to the choice's length; the choice's
+                                                * fields in front of and behind the text; the rest */
+    unsigned n_misses; /* since it was of use */
+};
+
+/* Its memory, 4 KiB at most, is charged to memory. Without memory there is no pattern. */
+void translate_pattern_init(struct translate_pattern *p, struct memory *memory);
+void translate_pattern_done(struct translate_pattern *p);
+
+/* As translate_response() of one event, and always with the same result. */
+enum translate_kind translate_chunk(struct translate_pattern *p, const uint8_t *json, size_t len,
+                                    bool keep_obfuscation, struct translate_progress *progress,
+                                    struct buffer *out, const char **ret_why);
+
 /* ---- Errors (translate_error.c) ---- */
 
 enum { TRANSLATE_MESSAGE_MAX = 4096, TRANSLATE_WORD_MAX = 128 };

@@ -8,7 +8,7 @@
  * the `extra` objects of the messages that are open lie behind one another, the innermost last.
  */
 #include "json_reader.h"
-#include "translate.h"
+#include "translate_internal.h"
 #include "utf8.h"
 #include "wire.h"
 
@@ -19,6 +19,7 @@ struct translation {
     struct buffer *out;
     struct buffer extras;
     struct translate_progress progress;
+    struct translate_place place;
     const char *why;
     uint32_t choice_index;
     int64_t usage[USAGE_TOTAL + 1]; /* by field number, -1 if absent */
@@ -270,6 +271,22 @@ static bool take_logprobs(struct translation *t, uint32_t field)
 
 /* ---- Choices ---- */
 
+static bool take_text(struct translation *t, uint32_t field)
+{
+    struct translate_place *p = &t->place;
+    struct json_string s;
+
+    if (!json_read_string(&t->json, &s))
+        return false;
+    p->n_texts++;
+    p->json_text = (size_t)(s.data - t->json.start);
+    p->json_text_len = s.len;
+    p->text = buffer_length(t->out);
+    put_string(t->out, field, &s);
+    p->text_len = buffer_length(t->out) - p->text;
+    return true;
+}
+
 static bool take_index(struct translation *t, uint32_t field)
 {
     int32_t value;
@@ -320,18 +337,26 @@ static void count_finished(struct translate_progress *p, uint32_t index)
 static bool take_choice(struct translation *t, uint32_t field)
 {
     static const struct member list[] = {
-        MEMBER("text", 4, take_string),
+        MEMBER("text", TRANSLATE_TEXT_FIELD, take_text),
         MEMBER("index", 2, take_index),
         MEMBER("logprobs", 3, take_logprobs),
         MEMBER("finish_reason", 1, take_finish_reason),
     };
     static const struct members members = MEMBERS(list, 5);
 
-    t->is_finished = false;
-    if (!take_object(t, field, &members))
+    if (!json_enter_object(&t->json))
         return false;
-    if (t->is_finished)
+    t->is_finished = false;
+    size_t mark = wire_begin(t->out, field);
+    read_members(t, &members);
+    t->place.n_choices++;
+    t->place.choice = mark;
+    t->place.choice_len = buffer_length(t->out) - mark;
+    wire_end(t->out, mark);
+    if (t->is_finished) {
         count_finished(&t->progress, t->choice_index);
+        t->place.is_counted = true;
+    }
     return true;
 }
 
@@ -418,7 +443,7 @@ static bool take_usage(struct translation *t, uint32_t field)
         t->usage[i] = -1;
     if (!take_object(t, field, &members))
         return false;
-    t->has_usage = true;
+    t->has_usage = t->place.is_counted = true;
     count_usage(&t->progress, t->usage);
     return true;
 }
@@ -498,10 +523,10 @@ static enum translate_kind read_response(struct translation *t, bool whole)
     return t->is_error_type ? TRANSLATE_ERROR : TRANSLATE_NO_CHOICES;
 }
 
-static enum translate_kind translate_text(const uint8_t *json, size_t len, bool whole,
-                                          bool keep_obfuscation,
-                                          struct translate_progress *progress, struct buffer *out,
-                                          const char **ret_why)
+enum translate_kind translate_valid(const uint8_t *json, size_t len, bool whole,
+                                    bool keep_obfuscation, struct translate_progress *progress,
+                                    struct buffer *out, const char **ret_why,
+                                    struct translate_place *ret)
 {
     const size_t length = buffer_length(out);
     struct translation t = {
@@ -522,6 +547,7 @@ static enum translate_kind translate_text(const uint8_t *json, size_t len, bool 
     if (kind == TRANSLATE_MALFORMED && ret_why)
         *ret_why = t.why;
     buffer_done(&t.extras);
+    *ret = t.place;
     return kind;
 }
 
@@ -529,8 +555,9 @@ enum translate_kind translate_response(const uint8_t *json, size_t len, bool who
                                        bool keep_obfuscation, struct translate_progress *progress,
                                        struct buffer *out, const char **ret_why)
 {
+    struct translate_place place;
     enum translate_kind kind =
-        translate_text(json, len, whole, keep_obfuscation, progress, out, ret_why);
+        translate_valid(json, len, whole, keep_obfuscation, progress, out, ret_why, &place);
 
     /* The reader has checked the UTF-8; only what it refused is worth another look. */
     if (kind != TRANSLATE_MALFORMED || out->error || utf8_is_valid(json, len))
@@ -541,8 +568,8 @@ enum translate_kind translate_response(const uint8_t *json, size_t len, bool who
     if (repaired.error)
         out->error = repaired.error;
     else
-        kind = translate_text(buffer_bytes(&repaired), buffer_length(&repaired), whole,
-                              keep_obfuscation, progress, out, ret_why);
+        kind = translate_valid(buffer_bytes(&repaired), buffer_length(&repaired), whole,
+                               keep_obfuscation, progress, out, ret_why, &place);
     buffer_done(&repaired);
     return kind;
 }
