@@ -5,6 +5,7 @@
 #include "json_reader.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <limits.h>
 #include <locale.h>
 #include <math.h>
@@ -105,17 +106,19 @@ static const char *check_escape(struct json_reader *r, const char *p)
     return NULL;
 }
 
-/* Nothing in the eight bytes needs a look: no quote, backslash, control character, or byte of a
- * longer sequence. Each test sets the top bit of a byte that is found, and maybe of those above it,
- * which costs a slower look at them but no mistake. */
-static bool is_plain(const char *p)
+/* How many of the eight bytes come before one that needs a look: a quote, backslash, control
+ * character, or byte of a longer sequence. Each test sets the top bit of a byte that is found, and
+ * maybe of those above it; the lowest one is right. */
+static unsigned n_plain(const char *p)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101), tops = UINT64_C(0x8080808080808080);
     uint64_t word;
 
     memcpy(&word, p, sizeof word);
+    word = le64toh(word);
     uint64_t quote = word ^ (ones * '"'), backslash = word ^ (ones * '\\');
-    return !((word | (word - ones * 0x20) | (quote - ones) | (backslash - ones)) & tops);
+    uint64_t found = (word | (word - ones * 0x20) | (quote - ones) | (backslash - ones)) & tops;
+    return found ? (unsigned)__builtin_ctzll(found) / 8 : sizeof word;
 }
 
 static bool scan_string(struct json_reader *r, struct json_string *ret)
@@ -124,8 +127,9 @@ static bool scan_string(struct json_reader *r, struct json_string *ret)
     bool has_escapes = false, has_high = false;
 
     for (;;) {
-        while (r->end - p >= 8 && is_plain(p))
-            p += 8;
+        unsigned n = 8;
+        while (n == 8 && r->end - p >= 8)
+            p += n = n_plain(p);
         if (p == r->end) {
             r->at = p;
             return fail(r, "cut short");
