@@ -4,13 +4,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is asked for is charged before, what the allocator rounds it up to behind. The latter is
- * what can be found out again when the memory is freed. */
+/* As glibc rounds it up: a guess, which settle() corrects where it is wrong. */
+static size_t rounded(size_t size)
+{
+    enum { HEAD = 8, UNIT = 16, LEAST = 24 };
+
+    if (size > SIZE_MAX / 2)
+        return size;
+    size_t usable = (size + HEAD + UNIT - 1) / UNIT * UNIT - HEAD;
+    return usable < LEAST ? LEAST : usable;
+}
+
+/* What the allocator will give is charged before, what it gave beyond that behind. The sum is what
+ * can be found out again when the memory is freed. */
 static void *settle(struct memory *m, void *p, size_t charged)
 {
     size_t size = p ? malloc_usable_size(p) : 0;
 
-    if (size <= charged) {
+    if (size == charged)
+        return p;
+    if (size < charged) {
         memory_release(m, charged - size);
         return p;
     }
@@ -23,16 +36,19 @@ static void *settle(struct memory *m, void *p, size_t charged)
 
 static void *http2_malloc(size_t size, void *m)
 {
-    return memory_charge_essential(m, size) ? settle(m, malloc(size), size) : NULL;
+    size_t charged = rounded(size);
+
+    return memory_charge_essential(m, charged) ? settle(m, malloc(size), charged) : NULL;
 }
 
 static void *http2_calloc(size_t n, size_t size, void *m)
 {
     size_t total;
 
-    if (__builtin_mul_overflow(n, size, &total) || !memory_charge_essential(m, total))
+    if (__builtin_mul_overflow(n, size, &total))
         return NULL;
-    return settle(m, calloc(n, size), total);
+    size_t charged = rounded(total);
+    return memory_charge_essential(m, charged) ? settle(m, calloc(n, size), charged) : NULL;
 }
 
 static void http2_free(void *p, void *m)
