@@ -177,6 +177,7 @@ void attempt_begin(struct call *call, struct buffer *body, const struct policy *
         call_fail_for_memory(call, -ENOMEM, COMPLETION__V1__PHASE__PHASE_LOCAL);
         return;
     }
+    call->request->wants_little = call->wants_little;
     call->place.start = on_turn;
     enum queue_answer answer = queue_join(upstream_queue(call->upstream), connection->account,
                                           policy->max_concurrent, policy->max_queued, &call->place);

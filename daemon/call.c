@@ -239,7 +239,7 @@ static void on_begin(struct grpc_server_call *grpc, void *session_user)
         caller_find_unit(&connection->caller);
     call->grpc = grpc;
     call->release.run = run_release;
-    call->start_us = worker_now_us();
+    call->start_us = worker_turn_us(call->worker);
     call->deadline_us = INT64_MAX;
     if (timeout_us >= 0 && __builtin_add_overflow(call->start_us, timeout_us, &call->deadline_us))
         call->deadline_us = INT64_MAX;

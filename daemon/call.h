@@ -78,6 +78,7 @@ struct call {
     struct translate_progress progress;
     bool stream;
     bool keep_obfuscation;
+    bool wants_little; /* see upstream_body */
     bool saw_other_events; /* events that are not this API's */
     int64_t n_replies;
 };

@@ -221,7 +221,7 @@ static void on_readable(evutil_socket_t fd, short what, void *user)
     }
     if (n > 0) {
         c->heard = true;
-        grpc_server_session_set_time(c->session, worker_now_us());
+        grpc_server_session_set_time(c->session, worker_turn_us(c->worker));
         if (grpc_server_session_receive(c->session, data, (size_t)n) < 0) {
             c->broken = true;
             event_del(&c->readable);
@@ -261,7 +261,7 @@ static void run_flush(struct task *task)
     struct buffer *output = grpc_server_session_output(c->session);
     int r;
 
-    grpc_server_session_set_time(c->session, worker_now_us());
+    grpc_server_session_set_time(c->session, worker_turn_us(c->worker));
     if (c->told)
         grpc_server_session_drain(c->session, true);
     do {

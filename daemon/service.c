@@ -122,7 +122,7 @@ static bool take_rates(struct call *call, const translate_request_message *reque
 {
     struct account *account = call->connection->account;
     struct translate_tokens tokens = translate_request_tokens(request);
-    int64_t now = worker_now_us();
+    int64_t now = worker_turn_us(call->worker);
     int64_t wait_us = rate_take(&account->requests, policy->requests_per_minute, 1, now);
 
     if (wait_us != 0) {
@@ -141,6 +141,15 @@ static bool take_rates(struct call *call, const translate_request_message *reque
         call->completion_tokens = tokens.completion;
     }
     return true;
+}
+
+/* A few KiB: by far most answers of services that ask for labels, titles or yes and no. */
+static bool wants_little(const struct call *call, const translate_request_message *request)
+{
+    enum { LITTLE_TOKENS = 256 };
+
+    return !call->stream && !request->has_logprobs && !request->has_echo &&
+           translate_request_tokens(request).completion <= LITTLE_TOKENS;
 }
 
 static void start(struct call *call, const translate_request_message *request, const char *model,
@@ -163,6 +172,7 @@ static void start(struct call *call, const translate_request_message *request, c
     call->keep_obfuscation = request->stream_options &&
                              request->stream_options->has_include_obfuscation &&
                              request->stream_options->include_obfuscation;
+    call->wants_little = wants_little(call, request);
     translate_progress_init(&call->progress, translate_request_n_choices(request));
     if (make_body(call, request, policy, &body)) {
         if (!upstream)

@@ -23,6 +23,9 @@ enum { HEAD_MAX_BYTES = 256 << 10, FOLD_BYTES = 4 << 10 };
 
 enum { DAY_S = 86400 };
 
+/* libcurl allocates it for each transfer, and curl_memory.c wipes all of it. */
+enum { READ_BYTES = 16 << 10, READ_LITTLE_BYTES = 4 << 10 };
+
 #define ID_HEADER "X-Client-Request-Id: "
 
 enum transfer_state {
@@ -208,7 +211,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *user)
     struct transfer *t = user;
 
     (void)size;
-    t->last_byte_us = worker_now_us();
+    t->last_byte_us = worker_turn_us(t->upstream->worker);
     t->n_head_bytes += n;
     /* libcurl copies all that it has of the head for each line that goes on with the one before. */
     if (n > 0 && (*line == ' ' || *line == '\t'))
@@ -246,7 +249,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
             worker_defer(t->upstream->worker, &t->announce);
         return CURL_WRITEFUNC_PAUSE;
     }
-    t->last_byte_us = worker_now_us();
+    t->last_byte_us = worker_turn_us(t->upstream->worker);
     t->body_seen = true;
     t->handler->data(t->user, (const uint8_t *)data, n);
     return t->state == TRANSFER_ENDED ? 0 : n;
@@ -412,7 +415,7 @@ static int64_t transfer_due_us(const struct transfer *t)
         return CONFIG_INFINITY;
     if (limit == CONFIG_INFINITY || __builtin_add_overflow(since, limit, &due))
         return CONFIG_INFINITY;
-    return due - worker_now_us();
+    return due - worker_turn_us(t->upstream->worker);
 }
 
 static int transfer_arm(struct transfer *t)
@@ -459,7 +462,7 @@ static void run_resume(struct task *task)
 
     if (t->state != TRANSFER_RUNNING || t->pause)
         return;
-    t->last_byte_us = worker_now_us();
+    t->last_byte_us = worker_turn_us(t->upstream->worker);
     if (t->is_paused) {
         t->is_paused = false;
         /* Delivers what libcurl has kept before it returns, which may pause it again. */
@@ -541,7 +544,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     t->release.run = run_release;
     t->resume.run = run_resume;
     t->announce.run = run_announce;
-    t->start_us = worker_now_us();
+    t->start_us = worker_turn_us(u->worker);
     t->n_refused = curl_memory_n_refused();
     t->body = body;
     body->n_refs++;
@@ -555,6 +558,8 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, transfer_headers(t, call_id, stream));
     curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)buffer_length(&body->bytes));
     curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, (char *)buffer_bytes(&body->bytes));
+    curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE,
+                     (long)(body->wants_little ? READ_LITTLE_BYTES : READ_BYTES));
     curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_data);

@@ -180,7 +180,7 @@ struct retry_budget *upstream_retry_budget(struct upstream *u)
 
 int64_t upstream_wait_us(struct upstream *u)
 {
-    return breaker_wait_us(&u->breaker, worker_now_us());
+    return breaker_wait_us(&u->breaker, worker_turn_us(u->worker));
 }
 
 void upstream_report(struct upstream *u, bool reached)

@@ -112,6 +112,7 @@ enum { UPSTREAM_CALL_ID_MAX = 23 };
  * libcurl may need them until its very end. */
 struct upstream_body {
     unsigned n_refs;
+    bool wants_little; /* an answer of a few KiB: it is read in smaller pieces */
     struct buffer bytes;
 };
 

@@ -106,6 +106,7 @@ int worker_run(struct worker *w)
         run_tasks(w);
         if (w->stop)
             break;
+        w->turn_us = 0;
         /* EVLOOP_ONCE returns when all events of one poll have had their callbacks. */
         if (event_base_loop(w->base, EVLOOP_ONCE) < 0)
             return -EIO;
@@ -132,6 +133,13 @@ int64_t worker_now_us(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int64_t worker_turn_us(struct worker *w)
+{
+    if (w->turn_us == 0)
+        w->turn_us = worker_now_us();
+    return w->turn_us;
 }
 
 int worker_arm(struct event *timer, int64_t in_us)
