@@ -50,8 +50,17 @@ static void read_completion(struct call *c, const uint8_t *message, size_t len)
 
     if (!completion || completion->n_choices != 1)
         load_fail("not a completion of %zu bytes", len);
-    const Completion__V1__CompletionChoice *choice = completion->choices[0];
-    load_text(c->peer->client->load, c->slot, choice->text.len, choice->has_finish_reason);
+    struct load_answer answer = {
+        .id_bytes = completion->id.len,
+        .model_bytes = completion->model.len,
+        .text = (const char *)completion->choices[0]->text.data,
+        .total_tokens = completion->usage ? completion->usage->total_tokens : 0,
+    };
+    for (size_t i = 0; i < completion->n_choices; i++) {
+        answer.text_bytes += completion->choices[i]->text.len;
+        answer.is_finished = answer.is_finished || completion->choices[i]->has_finish_reason;
+    }
+    load_answer(c->peer->client->load, c->slot, &answer);
     completion__v1__completion__free_unpacked(completion, NULL);
 }
 
