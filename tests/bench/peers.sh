@@ -3,7 +3,7 @@
 # shellcheck shell=sh disable=SC2154
 
 # What is known, in the order of the tables.
-all_peers='direct nginx haproxy completiond floor'
+all_peers='direct nginx haproxy grpc_cpp completiond floor'
 
 # Why a peer cannot be measured; nothing if it can.
 peer_lacks() { # PEER
@@ -11,6 +11,7 @@ peer_lacks() { # PEER
     direct) need="$build/tests/bench/bench_direct" ;;
     nginx) need=$(PATH=$PATH:/usr/sbin command -v nginx || echo nginx) ;;
     haproxy) need=$(PATH=$PATH:/usr/sbin command -v haproxy || echo haproxy) ;;
+    grpc_cpp) need="$build/tests/bench/bench_grpc_server" ;;
     completiond) need="$build/daemon/completiond" ;;
     floor) need="$build/tests/bench/bench_relay" ;;
     *) echo "no such peer" && return ;;
@@ -115,6 +116,10 @@ peer_start() { # PEER
         "$build/daemon/completiond" --config "$dir/completiond.conf" --log-format json \
             --listen "$dir/completiond.sock" 2>"$dir/completiond.records" &
         ;;
+    grpc_cpp)
+        "$build/tests/bench/bench_grpc_server" "$dir/grpc_cpp.sock" "$base_url" \
+            >"$dir/grpc_cpp.log" &
+        ;;
     floor)
         "$build/tests/bench/bench_relay" "$dir/floor.sock" "$port" &
         ;;
@@ -158,6 +163,7 @@ peer_client() { # PEER
         client="$client --socket $dir/$1.sock"
         ;;
     completiond) client="$build/tests/bench/bench_client --target $dir/completiond.sock" ;;
+    grpc_cpp) client="$build/tests/bench/bench_grpc_client --target $dir/grpc_cpp.sock" ;;
     floor) client="$build/tests/bench/bench_floor --target $dir/floor.sock" ;;
     esac
     for pid in $(peer_pids "$1"); do client="$client --daemon $pid"; done

@@ -5,7 +5,7 @@
 #                         [--build DIR]
 #
 # Rows: latency, latency_free, calls, calls_free, burst, burst_free, paced; all of them if nothing
-# is said. Peers: direct, nginx, haproxy, completiond, floor.
+# is said. Peers: direct, nginx, haproxy, grpc_cpp, completiond, floor.
 # --results keeps what was measured, and adds to what is there: the tables are of all of it.
 #
 # Builds the release preset first; --build takes what is built there instead. Everything is made in
@@ -38,7 +38,7 @@ if [ -z "$build" ]; then
     build=$source/build/release
     sh "$source/packaging/install-dependencies.sh" build bench >&2
     (cd "$source" && cmake --preset release >/dev/null)
-    cmake --build "$build" --target completiond bench >&2
+    cmake --build "$build" --target bench >&2
 fi
 
 dir=$(mktemp -d)
@@ -154,7 +154,6 @@ while [ $i -lt "$rounds" ]; do
         done
     done
     # The next round in another order.
-    peers="${peers#* } ${peers%% *}"
     set -- $peers
     first=$1
     shift
