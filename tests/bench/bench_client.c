@@ -15,6 +15,8 @@
 #include "grpc_client.h"
 #include "load.h"
 
+enum { FIRST_UID = 100000 };
+
 struct peer;
 
 struct call {
@@ -164,8 +166,13 @@ static void peer_connect(struct client *c, struct peer *p)
         load_fail("the path of the socket is too long");
     memcpy(address.sun_path, c->load->target, strlen(c->load->target) + 1);
     p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* The kernel tells the daemon who connects. */
+    if (c->load->has_uids && seteuid(FIRST_UID + (uid_t)(p - c->peers)) < 0)
+        load_fail("seteuid: %s", strerror(errno));
     if (p->fd < 0 || connect(p->fd, (struct sockaddr *)&address, sizeof address) < 0)
         load_fail("%s: %s", c->load->target, strerror(errno));
+    if (c->load->has_uids && seteuid(0) < 0)
+        load_fail("seteuid: %s", strerror(errno));
     options.ready = on_ready;
     if (grpc_client_session_new(&options, &p->session) < 0)
         load_fail("out of memory");
@@ -224,6 +231,7 @@ int main(int argc, char **argv)
     client.calls = calloc(load.in_flight, sizeof *client.calls);
     if (!client.peers || !client.calls)
         load_fail("out of memory");
+    load_begin(&load);
     for (unsigned i = 0; i < load.n_connections; i++)
         peer_connect(&client, &client.peers[i]);
     for (unsigned i = 0; i < load.in_flight; i++) {

@@ -240,6 +240,8 @@ static void slot_init(struct direct *d, unsigned number)
         load_fail("out of memory");
     curl_easy_setopt(s->easy, CURLOPT_URL, d->url);
     curl_easy_setopt(s->easy, CURLOPT_PROXY, "");
+    if (d->load->is_one_by_one)
+        curl_easy_setopt(s->easy, CURLOPT_FRESH_CONNECT, 1L);
     if (d->load->socket)
         curl_easy_setopt(s->easy, CURLOPT_UNIX_SOCKET_PATH, d->load->socket);
     curl_easy_setopt(s->easy, CURLOPT_NOSIGNAL, 1L);
@@ -296,6 +298,7 @@ int main(int argc, char **argv)
     direct_init(&direct, &load);
     load.start = start_call;
     load.user = &direct;
+    load_begin(&load);
     load_run(&load);
     direct_done(&direct);
     load_done(&load);

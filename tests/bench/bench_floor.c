@@ -125,6 +125,7 @@ int main(int argc, char **argv)
     floor.slots = calloc(load.in_flight, sizeof *floor.slots);
     if (!floor.slots)
         load_fail("out of memory");
+    load_begin(&load);
     for (unsigned i = 0; i < load.in_flight; i++)
         slot_connect(&floor, i);
     load.start = start_call;

@@ -132,6 +132,7 @@ int main(int argc, char **argv)
     Client client;
 
     load_init(&client.load, argc, argv);
+    load_begin(&client.load);
     for (unsigned i = 0; i < client.load.n_connections; i++) {
         grpc::ChannelArguments arguments;
         arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

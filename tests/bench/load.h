@@ -49,8 +49,14 @@ struct load {
     unsigned n_calls, n_warmup;
     unsigned in_flight;
     unsigned n_connections;
-    unsigned n_chunks;                    /* of a stream; 0: unary calls */
-    bool is_steady;                       /* only what happens while all streams run is measured */
+    unsigned n_chunks;   /* of a stream; 0: unary calls */
+    bool is_steady;      /* only what happens while all streams run is measured */
+    bool is_one_by_one;  /* a call of each slot, one after the other: one on each connection */
+    bool is_held;        /* "held" is printed when all calls have been answered, or all streams have
+                            begun, and nothing ends before stdin does */
+    bool has_uids;       /* each connection is another user's, from 100000 on; takes root, and the
+                            clients that know of it */
+    const char *command; /* starts the daemon, whose start counts, too; NULL: it runs */
     unsigned daemons[LOAD_PROCESSES_MAX]; /* processes whose CPU time counts too */
     unsigned n_daemons;
     unsigned upstream; /* process whose load is shown, to see that it does not limit; 0: none */
@@ -70,12 +76,17 @@ struct load {
     unsigned n_streaming;
     bool is_warming_up;
     struct load_clocks from, to;
-    uint64_t n_measured; /* chunks between the two */
+    int64_t begin_ns, first_ns; /* load_begin(), and the first answer */
+    int child;                  /* the daemon that the command started; 0: none */
+    uint64_t n_measured;        /* chunks between the two */
 };
 
 /* Reads the options or ends the program, and makes the event loop. */
 void load_init(struct load *l, int argc, char **argv);
 void load_done(struct load *l);
+
+/* Before the client connects to anything: starts the daemon if it is told to. */
+void load_begin(struct load *l);
 
 /* Makes the calls, warm-up first, and prints the results. */
 void load_run(struct load *l);

@@ -9,8 +9,7 @@ all_peers='direct nginx haproxy grpc_cpp completiond floor'
 peer_lacks() { # PEER
     case $1 in
     direct) need="$build/tests/bench/bench_direct" ;;
-    nginx) need=$(PATH=$PATH:/usr/sbin command -v nginx || echo nginx) ;;
-    haproxy) need=$(PATH=$PATH:/usr/sbin command -v haproxy || echo haproxy) ;;
+    nginx | haproxy) need=$(sbin "$1" || echo "$1") ;;
     grpc_cpp) need="$build/tests/bench/bench_grpc_server" ;;
     completiond) need="$build/daemon/completiond" ;;
     floor) need="$build/tests/bench/bench_relay" ;;
@@ -83,10 +82,23 @@ backend bench
     http-reuse always
     server bench 127.0.0.1:$port pool-purge-delay 1h
 END
+    sed 's/bind unix@[^ ]*/bind fd@3/' "$dir/haproxy.cfg" >"$dir/haproxy.cfg.activated"
 }
 
 configure_completiond() {
     cat >"$dir/completiond.conf" <<END
+[daemon]
+memory_max = 4G
+${n_workers:+workers = $n_workers}
+
+# Never answers: what waits for it waits in the queue.
+[upstream stuck]
+models = stuck
+base_url = $base_url
+auth = none
+max_concurrent = 1
+max_queued = 20000
+
 [upstream bench]
 base_url = $base_url
 auth = none
@@ -94,40 +106,57 @@ max_concurrent = 20000
 
 [policy *]
 max_concurrent = 20000
+max_queued = 20000
+max_memory = 4G
 END
+}
+
+peer_configure() { # PEER
+    case $1 in
+    nginx | haproxy | completiond) "configure_$1" ;;
+    esac
+}
+
+# What starts the peer, as the shell's line; "activated": with a socket from systemd.
+peer_command() { # PEER [activated]
+    case $1 in
+    nginx) echo "exec $(sbin nginx) -c $dir/nginx.conf -e $dir/nginx.error -p $dir" ;;
+    haproxy) echo "exec $(sbin haproxy) -q -db -f $dir/haproxy.cfg${2:+.$2} >>$dir/haproxy.access" ;;
+    grpc_cpp)
+        echo "exec $build/tests/bench/bench_grpc_server $dir/grpc_cpp.sock $base_url >>$dir/grpc_cpp.log"
+        ;;
+    completiond)
+        # The file stands for the journal: a record for each call, with all fields.
+        echo "exec $build/daemon/completiond --config $dir/completiond.conf --log-format json" \
+            "--listen $dir/completiond.sock --metrics-listen $dir/completiond-metrics.sock" \
+            "2>>$dir/completiond.records"
+        ;;
+    floor) echo "exec $build/tests/bench/bench_relay $dir/floor.sock $port" ;;
+    esac
+}
+
+# A variable that makes the peer take the socket of systemd; nothing if it can't.
+peer_activation() { # PEER
+    case $1 in
+    nginx) echo 'NGINX=3:;' ;;
+    haproxy | completiond) echo BENCH=1 ;;
+    esac
+}
+
+sbin() { # PROGRAM
+    PATH=$PATH:/usr/sbin command -v "$1"
 }
 
 # Starts the peer and waits until it listens at $dir/PEER.sock. Its processes: $pids_PEER.
 peer_start() { # PEER
     [ "$1" != direct ] || return 0
     rm -f "$dir/$1.sock"
-    case $1 in
-    nginx)
-        configure_nginx
-        PATH=$PATH:/usr/sbin nginx -c "$dir/nginx.conf" -e "$dir/nginx.error" -p "$dir" &
-        ;;
-    haproxy)
-        configure_haproxy
-        PATH=$PATH:/usr/sbin haproxy -q -db -f "$dir/haproxy.cfg" >"$dir/haproxy.access" &
-        ;;
-    completiond)
-        # The file stands for the journal: a record for each call, with all fields.
-        configure_completiond
-        "$build/daemon/completiond" --config "$dir/completiond.conf" --log-format json \
-            --listen "$dir/completiond.sock" 2>"$dir/completiond.records" &
-        ;;
-    grpc_cpp)
-        "$build/tests/bench/bench_grpc_server" "$dir/grpc_cpp.sock" "$base_url" \
-            >"$dir/grpc_cpp.log" &
-        ;;
-    floor)
-        "$build/tests/bench/bench_relay" "$dir/floor.sock" "$port" &
-        ;;
-    esac
+    peer_configure "$1"
+    sh -c "$(peer_command "$1")" &
     started=$!
-    running="$running $started"
+    runs "$started"
     until [ -S "$dir/$1.sock" ]; do
-        kill -0 "$started" 2>/dev/null || { echo "run.sh: $1 does not start" >&2 && exit 1; }
+        kill -0 "$started" 2>/dev/null || return 1
         sleep 0.02
     done
     # nginx's worker is forked when it listens.
@@ -146,11 +175,9 @@ peer_pids() { # PEER
 # Ends what peer_start started.
 peer_stop() { # PEER
     [ "$1" != direct ] || return 0
-    for pid in $(peer_pids "$1"); do
-        kill "$pid" 2>/dev/null || :
-        wait "$pid" 2>/dev/null || :
-        break
-    done
+    # shellcheck disable=SC2046 # a list of words
+    set -- "$1" $(peer_pids "$1")
+    end "$2"
     eval "pids_$1="
 }
 
