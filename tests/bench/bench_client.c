@@ -15,6 +15,8 @@
 #include "grpc_client.h"
 #include "load.h"
 
+enum { FIRST_UID = 100000 };
+
 struct peer;
 
 struct call {
@@ -50,8 +52,17 @@ static void read_completion(struct call *c, const uint8_t *message, size_t len)
 
     if (!completion || completion->n_choices != 1)
         load_fail("not a completion of %zu bytes", len);
-    const Completion__V1__CompletionChoice *choice = completion->choices[0];
-    load_text(c->peer->client->load, c->slot, choice->text.len, choice->has_finish_reason);
+    struct load_answer answer = {
+        .id_bytes = completion->id.len,
+        .model_bytes = completion->model.len,
+        .text = (const char *)completion->choices[0]->text.data,
+        .total_tokens = completion->usage ? completion->usage->total_tokens : 0,
+    };
+    for (size_t i = 0; i < completion->n_choices; i++) {
+        answer.text_bytes += completion->choices[i]->text.len;
+        answer.is_finished = answer.is_finished || completion->choices[i]->has_finish_reason;
+    }
+    load_answer(c->peer->client->load, c->slot, &answer);
     completion__v1__completion__free_unpacked(completion, NULL);
 }
 
@@ -155,8 +166,13 @@ static void peer_connect(struct client *c, struct peer *p)
         load_fail("the path of the socket is too long");
     memcpy(address.sun_path, c->load->target, strlen(c->load->target) + 1);
     p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* The kernel tells the daemon who connects. */
+    if (c->load->has_uids && seteuid(FIRST_UID + (uid_t)(p - c->peers)) < 0)
+        load_fail("seteuid: %s", strerror(errno));
     if (p->fd < 0 || connect(p->fd, (struct sockaddr *)&address, sizeof address) < 0)
         load_fail("%s: %s", c->load->target, strerror(errno));
+    if (c->load->has_uids && seteuid(0) < 0)
+        load_fail("seteuid: %s", strerror(errno));
     options.ready = on_ready;
     if (grpc_client_session_new(&options, &p->session) < 0)
         load_fail("out of memory");
@@ -215,6 +231,7 @@ int main(int argc, char **argv)
     client.calls = calloc(load.in_flight, sizeof *client.calls);
     if (!client.peers || !client.calls)
         load_fail("out of memory");
+    load_begin(&load);
     for (unsigned i = 0; i < load.n_connections; i++)
         peer_connect(&client, &client.peers[i]);
     for (unsigned i = 0; i < load.in_flight; i++) {

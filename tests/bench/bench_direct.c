@@ -1,6 +1,7 @@
 /*
  * What a caller does without completiond, done well: libcurl's multi-socket interface on libevent,
- * connections kept alive, handles used again, answers and events read with cJSON.
+ * connections kept alive, handles used again, answers and events read with cJSON. With --socket it
+ * asks an HTTP proxy there.
  */
 #include <cjson/cJSON.h>
 #include <curl/curl.h>
@@ -35,17 +36,35 @@ struct direct {
 
 /* ---- Answers ---- */
 
+static size_t string_bytes(const cJSON *object, const char *name)
+{
+    const cJSON *string = cJSON_GetObjectItemCaseSensitive(object, name);
+
+    return cJSON_IsString(string) ? strlen(string->valuestring) : 0;
+}
+
 static void read_completion(struct direct_slot *s, const char *json, size_t len)
 {
     cJSON *completion = cJSON_ParseWithLength(json, len);
     const cJSON *choices = cJSON_GetObjectItemCaseSensitive(completion, "choices");
-    const cJSON *choice = cJSON_GetArrayItem(choices, 0);
-    const cJSON *text = cJSON_GetObjectItemCaseSensitive(choice, "text");
-    const cJSON *reason = cJSON_GetObjectItemCaseSensitive(choice, "finish_reason");
+    const cJSON *usage = cJSON_GetObjectItemCaseSensitive(completion, "usage");
+    const cJSON *total = cJSON_GetObjectItemCaseSensitive(usage, "total_tokens");
+    struct load_answer answer = {
+        .id_bytes = string_bytes(completion, "id"),
+        .model_bytes = string_bytes(completion, "model"),
+        .total_tokens = cJSON_IsNumber(total) ? (int64_t)total->valuedouble : 0,
+    };
 
-    if (!cJSON_IsString(text))
-        load_fail("not a completion: %.*s", (int)len, json);
-    load_text(s->direct->load, s->number, strlen(text->valuestring), cJSON_IsString(reason));
+    for (const cJSON *choice = choices ? choices->child : NULL; choice; choice = choice->next) {
+        const cJSON *text = cJSON_GetObjectItemCaseSensitive(choice, "text");
+        if (!cJSON_IsString(text))
+            load_fail("not a completion: %.*s", (int)len, json);
+        if (!answer.text)
+            answer.text = text->valuestring;
+        answer.text_bytes += strlen(text->valuestring);
+        answer.is_finished = answer.is_finished || string_bytes(choice, "finish_reason") > 0;
+    }
+    load_answer(s->direct->load, s->number, &answer);
     cJSON_Delete(completion);
 }
 
@@ -221,6 +240,10 @@ static void slot_init(struct direct *d, unsigned number)
         load_fail("out of memory");
     curl_easy_setopt(s->easy, CURLOPT_URL, d->url);
     curl_easy_setopt(s->easy, CURLOPT_PROXY, "");
+    if (d->load->is_one_by_one)
+        curl_easy_setopt(s->easy, CURLOPT_FRESH_CONNECT, 1L);
+    if (d->load->socket)
+        curl_easy_setopt(s->easy, CURLOPT_UNIX_SOCKET_PATH, d->load->socket);
     curl_easy_setopt(s->easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(s->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, d->headers);
@@ -275,6 +298,7 @@ int main(int argc, char **argv)
     direct_init(&direct, &load);
     load.start = start_call;
     load.user = &direct;
+    load_begin(&load);
     load_run(&load);
     direct_done(&direct);
     load_done(&load);

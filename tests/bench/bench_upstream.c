@@ -1,8 +1,13 @@
 /*
  * The upstream of the benchmarks: as little HTTP/1.1 as a well-meaning client needs, so that it is
  * never what limits. Answers every POST with the same completion, or with a stream of max_tokens
- * events; streams of the model "paced" send one event each interval, from a random phase on, all
- * others as fast as they are taken, several events a write.
+ * events, which go out as fast as they are taken, several a write. But the model
+ *
+ *     paced        sends one event each interval, from a random phase on; its text is the time of
+ *                  CLOCK_MONOTONIC at which it is sent, which load.c knows how to read
+ *     paced-N      the same, each N microseconds
+ *     silent       sends one event of a stream, and no more
+ *     stuck        never answers
  *
  * It is no test server: requests are searched for three values, not understood, and it listens on
  * loopback or a Unix socket only.
@@ -30,10 +35,12 @@
     "data: {\"id\":\"cmpl-uqkvlQyYK7bGYrRHQ0eXlWi7\",\"object\":\"text_completion\","              \
     "\"created\":1589478378,\"model\":\"gpt-3.5-turbo-instruct\","                                 \
     "\"system_fingerprint\":\"fp_44709d6fcb1c2e07a94e5b1\",\"usage\":null,"                        \
-    "\"choices\":[{\"text\":\" token\",\"index\":0,\"logprobs\":null,\"finish_reason\":"
-#define EVENT  EVENT_HEAD "null}]}\n\n"
-#define FINISH EVENT_HEAD "\"length\"}]}\n\n"
-#define DONE   "data: [DONE]\n\n"
+    "\"choices\":[{\"text\":\" t"
+#define EVENT_MIDDLE "\",\"index\":0,\"logprobs\":null,\"finish_reason\":"
+#define EVENT        EVENT_HEAD "oken" EVENT_MIDDLE "null}]}\n\n"
+#define FINISH       EVENT_HEAD "oken" EVENT_MIDDLE "\"length\"}]}\n\n"
+#define STAMP_EVENT  EVENT_HEAD "0123456789abcdef" EVENT_MIDDLE "null}]}\n\n"
+#define DONE         "data: [DONE]\n\n"
 #define BODY                                                                                       \
     "{\"id\":\"cmpl-uqkvlQyYK7bGYrRHQ0eXlWi7\",\"object\":\"text_completion\","                    \
     "\"created\":1589478378,\"model\":\"gpt-3.5-turbo-instruct\",\"choices\":[{\"text\":"          \
@@ -48,6 +55,7 @@ enum {
     REQUEST_BYTES = 65536,
     EVENTS_MAX = 256, /* of one write */
     EVENT_BYTES = sizeof EVENT - 1,
+    STAMP_DIGITS = 16,
     WRITE_BYTES = EVENTS_MAX * EVENT_BYTES + sizeof FINISH + sizeof DONE + sizeof stream_head + 64,
     TURN_EVENTS = 256,
 };
@@ -56,7 +64,8 @@ struct connection {
     TAILQ_ENTRY(connection) paced; /* while it waits for its time */
     int64_t due_ns;
     int fd;
-    bool is_streaming, is_paced, waits_for_time, waits_for_space;
+    int64_t interval_ns; /* 0: as fast as it goes */
+    bool is_streaming, is_silent, waits_for_time, waits_for_space;
     unsigned n_events; /* still to be sent */
     bool head_sent;
     size_t n_request;
@@ -70,8 +79,9 @@ struct upstream {
     int64_t interval_ns;
     unsigned events_per_write;
     unsigned seed;
-    TAILQ_HEAD(paced_queue, connection) paced; /* by time: all have the same interval */
+    TAILQ_HEAD(paced_queue, connection) paced; /* by time */
     char events[EVENTS_MAX * EVENT_BYTES];
+    char stamp_event[sizeof STAMP_EVENT];
     char unary[sizeof BODY + 160];
     size_t unary_bytes;
 };
@@ -153,20 +163,33 @@ static bool connection_send(struct connection *c, struct iovec *pieces, int n_pi
 
 /* ---- Streams ---- */
 
+static struct iovec stamped_event(struct upstream *u)
+{
+    static const char digits[] = "0123456789abcdef";
+    char *last = u->stamp_event + sizeof EVENT_HEAD - 1 + STAMP_DIGITS - 1;
+    uint64_t now = (uint64_t)now_ns();
+
+    for (int i = 0; i < STAMP_DIGITS; i++, now >>= 4)
+        last[-i] = digits[now & 15];
+    return (struct iovec){u->stamp_event, sizeof u->stamp_event - 1};
+}
+
 /* The next events as one HTTP chunk; the last brings the end with it. */
 static bool stream_write(struct upstream *u, struct connection *c)
 {
     static char finish[] = FINISH DONE "\r\n0\r\n\r\n", line_end[] = "\r\n";
-    unsigned most = c->is_paced ? 1 : u->events_per_write;
+    unsigned most = c->interval_ns > 0 || c->is_silent ? 1 : u->events_per_write;
     unsigned n = c->n_events < most ? c->n_events : most;
     bool is_last = n == c->n_events;
-    size_t bytes = (is_last ? n - 1 : n) * (size_t)EVENT_BYTES;
-    size_t all = bytes + (is_last ? sizeof FINISH - 1 + sizeof DONE - 1 : 0);
+    struct iovec events = {u->events, (is_last ? n - 1 : n) * (size_t)EVENT_BYTES};
+    if (c->interval_ns > 0 && !is_last)
+        events = stamped_event(u);
+    size_t all = events.iov_len + (is_last ? sizeof FINISH - 1 + sizeof DONE - 1 : 0);
     char size[sizeof stream_head + 24];
     int n_size = snprintf(size, sizeof size, "%s%zx\r\n", c->head_sent ? "" : stream_head, all);
     struct iovec pieces[] = {
         {size, (size_t)n_size},
-        {u->events, bytes},
+        events,
         {is_last ? finish : line_end, is_last ? sizeof finish - 1 : sizeof line_end - 1},
     };
 
@@ -203,10 +226,10 @@ static bool stream_go_on(struct upstream *u, struct connection *c)
         return false;
     }
     bool is_held = c->out_start < c->out_end;
-    if (c->is_streaming && c->is_paced && !is_held)
-        stream_wait(u, c, c->due_ns + u->interval_ns);
+    if (c->is_streaming && c->interval_ns > 0 && !is_held)
+        stream_wait(u, c, c->due_ns + c->interval_ns);
     /* One write a turn, so that all streams get on. */
-    wait_for_space(u, c, is_held || (c->is_streaming && !c->is_paced));
+    wait_for_space(u, c, is_held || (c->is_streaming && c->interval_ns == 0 && !c->is_silent));
     return true;
 }
 
@@ -237,12 +260,19 @@ static const char *find_value(const char *text, size_t len, const char *name)
     return found + strspn(found, " :");
 }
 
+static bool is_model(const char *model, const char *name)
+{
+    return model && strncmp(model + 1, name, strlen(name)) == 0;
+}
+
 static bool answer(struct upstream *u, struct connection *c, const char *body, size_t len)
 {
     const char *stream = find_value(body, len, "\"stream\"");
     const char *model = find_value(body, len, "\"model\"");
     const char *n = find_value(body, len, "\"max_tokens\"");
 
+    if (is_model(model, "stuck"))
+        return true;
     if (!stream || strncmp(stream, "true", 4) != 0) {
         struct iovec whole = {u->unary, u->unary_bytes};
         if (!connection_send(c, &whole, 1))
@@ -254,9 +284,12 @@ static bool answer(struct upstream *u, struct connection *c, const char *body, s
     c->n_events = c->n_events ? c->n_events : 1;
     c->is_streaming = true;
     c->head_sent = false;
-    c->is_paced = model && strncmp(model, "\"paced\"", 7) == 0;
-    if (c->is_paced) {
-        stream_wait(u, c, now_ns() + rand_r(&u->seed) % u->interval_ns);
+    c->is_silent = is_model(model, "silent");
+    c->interval_ns = is_model(model, "paced-")  ? strtol(model + 7, NULL, 10) * 1000
+                     : is_model(model, "paced") ? u->interval_ns
+                                                : 0;
+    if (c->interval_ns > 0) {
+        stream_wait(u, c, now_ns() + rand_r(&u->seed) % c->interval_ns);
         return true;
     }
     return stream_go_on(u, c);
@@ -365,6 +398,7 @@ static void upstream_init(struct upstream *u)
 
     for (size_t i = 0; i < EVENTS_MAX; i++)
         memcpy(u->events + i * EVENT_BYTES, EVENT, EVENT_BYTES);
+    memcpy(u->stamp_event, STAMP_EVENT, sizeof STAMP_EVENT);
     u->unary_bytes = (size_t)snprintf(u->unary, sizeof u->unary,
                                       "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                                       "Content-Length: %zu\r\n\r\n%s",

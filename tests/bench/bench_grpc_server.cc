@@ -1,0 +1,615 @@
+/*
+ * completiond's job done with gRPC C++, as it would be written by somebody who knows it: the
+ * asynchronous API with one completion queue and one thread for it; another thread runs libcurl's
+ * multi-socket interface on libevent, keeps its connections, and reads answers with cJSON. Answers
+ * are handed to gRPC where they are read; a stream has one write under way, and what gathers
+ * meanwhile leaves together. A reader that is slow pauses its transfer. A line for each call is
+ * logged.
+ *
+ * It does not know who calls, and has neither limits, nor retries, nor metrics.
+ */
+#include <cjson/cJSON.h>
+#include <curl/curl.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <grpcpp/grpcpp.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "completion/v1/completion.grpc.pb.h"
+
+namespace
+{
+
+using completion::v1::Completion;
+using completion::v1::Completions;
+using completion::v1::CreateCompletionRequest;
+using Clock = std::chrono::system_clock;
+
+constexpr size_t pending_max = 256; /* chunks that wait for a slow reader */
+constexpr int calls_awaited = 128;  /* of each method */
+
+[[noreturn]] void fail(const char *what)
+{
+    std::fprintf(stderr, "bench_grpc_server: %s\n", what);
+    std::exit(EXIT_FAILURE);
+}
+
+/* ---- JSON ---- */
+
+std::string make_body(const CreateCompletionRequest &r, bool is_stream)
+{
+    cJSON *body = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(body, "model", r.model().c_str());
+    if (r.has_prompt_string())
+        cJSON_AddStringToObject(body, "prompt", r.prompt_string().c_str());
+    if (r.has_max_tokens())
+        cJSON_AddNumberToObject(body, "max_tokens", r.max_tokens());
+    if (r.has_n())
+        cJSON_AddNumberToObject(body, "n", r.n());
+    if (r.has_temperature())
+        cJSON_AddNumberToObject(body, "temperature", r.temperature());
+    if (r.has_top_p())
+        cJSON_AddNumberToObject(body, "top_p", r.top_p());
+    if (r.has_seed())
+        cJSON_AddNumberToObject(body, "seed", static_cast<double>(r.seed()));
+    if (r.has_stop_string())
+        cJSON_AddStringToObject(body, "stop", r.stop_string().c_str());
+    if (is_stream)
+        cJSON_AddTrueToObject(body, "stream");
+    char *text = cJSON_PrintUnformatted(body);
+    std::string result = text;
+    cJSON_free(text);
+    cJSON_Delete(body);
+    return result;
+}
+
+const char *string_of(const cJSON *object, const char *name)
+{
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+}
+
+int64_t number_of(const cJSON *object, const char *name)
+{
+    const cJSON *number = cJSON_GetObjectItemCaseSensitive(object, name);
+
+    return cJSON_IsNumber(number) ? static_cast<int64_t>(number->valuedouble) : 0;
+}
+
+void read_choice(const cJSON *json, completion::v1::CompletionChoice *choice)
+{
+    const char *reason = string_of(json, "finish_reason");
+
+    if (const char *text = string_of(json, "text"))
+        choice->set_text(text);
+    choice->set_index(static_cast<int32_t>(number_of(json, "index")));
+    if (!reason)
+        return;
+    choice->set_finish_reason(std::strcmp(reason, "stop") == 0 ? completion::v1::FINISH_REASON_STOP
+                              : std::strcmp(reason, "length") == 0
+                                  ? completion::v1::FINISH_REASON_LENGTH
+                                  : completion::v1::FINISH_REASON_OTHER);
+}
+
+bool read_completion(const char *text, size_t len, Completion *completion)
+{
+    cJSON *json = cJSON_ParseWithLength(text, len);
+    const cJSON *choices = cJSON_GetObjectItemCaseSensitive(json, "choices");
+
+    if (const char *id = string_of(json, "id"))
+        completion->set_id(id);
+    if (const char *object = string_of(json, "object"))
+        completion->set_object(object);
+    if (const char *model = string_of(json, "model"))
+        completion->set_model(model);
+    if (const char *fingerprint = string_of(json, "system_fingerprint"))
+        completion->set_system_fingerprint(fingerprint);
+    completion->set_created(number_of(json, "created"));
+    for (const cJSON *c = choices ? choices->child : nullptr; c; c = c->next)
+        read_choice(c, completion->add_choices());
+    const cJSON *usage = cJSON_GetObjectItemCaseSensitive(json, "usage");
+    if (cJSON_IsObject(usage)) {
+        completion->mutable_usage()->set_prompt_tokens(number_of(usage, "prompt_tokens"));
+        completion->mutable_usage()->set_completion_tokens(number_of(usage, "completion_tokens"));
+        completion->mutable_usage()->set_total_tokens(number_of(usage, "total_tokens"));
+    }
+    cJSON_Delete(json);
+    return choices != nullptr;
+}
+
+/* ---- The upstream, in a thread of its own ---- */
+
+/* One request. All but `body` and `deadline`, which are set before it starts, belongs to the
+ * upstream's thread, where the functions are called, too. */
+class Transfer
+{
+  public:
+    virtual ~Transfer() = default;
+
+    /* False: stop. */
+    virtual bool on_data(const char *data, size_t n) = 0;
+    virtual bool is_full()
+    {
+        return false;
+    }
+    /* The transfer is forgotten when it is called. */
+    virtual void on_end(const grpc::Status &status) = 0;
+
+    std::string body;
+    Clock::time_point deadline = Clock::time_point::max();
+    CURL *easy = nullptr;
+};
+
+class Upstream
+{
+  public:
+    explicit Upstream(const std::string &base_url);
+    /* From any thread. */
+    void start(Transfer *t)
+    {
+        post(t, false);
+    }
+    void resume(Transfer *t)
+    {
+        post(t, true);
+    }
+    void run()
+    {
+        event_base_dispatch(base_);
+    }
+
+  private:
+    struct Job {
+        Transfer *transfer;
+        bool is_resume;
+    };
+
+    void post(Transfer *t, bool is_resume);
+    void take_jobs();
+    void begin(Transfer *t);
+    CURL *take_easy();
+    void act(curl_socket_t fd, int bits);
+    static size_t on_data(char *data, size_t size, size_t n, void *user);
+    static int on_socket(CURL *, curl_socket_t fd, int what, void *user, void *socket_user);
+    static int on_timer(CURLM *, long timeout_ms, void *user);
+
+    std::string url_;
+    event_base *base_;
+    CURLM *multi_;
+    curl_slist *headers_ = nullptr;
+    event *timer_, *wake_;
+    int wake_fd_;
+    std::vector<CURL *> idle_;
+    std::mutex mutex_;
+    std::vector<Job> jobs_;
+};
+
+Upstream::Upstream(const std::string &base_url) : url_(base_url + "/completions")
+{
+    curl_global_init(CURL_GLOBAL_ALL);
+    base_ = event_base_new();
+    multi_ = curl_multi_init();
+    wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (!base_ || !multi_ || wake_fd_ < 0)
+        fail("out of memory");
+    headers_ = curl_slist_append(headers_, "Content-Type: application/json");
+    headers_ = curl_slist_append(headers_, "Expect:");
+    timer_ = evtimer_new(
+        base_,
+        [](evutil_socket_t, short, void *user) {
+            static_cast<Upstream *>(user)->act(CURL_SOCKET_TIMEOUT, 0);
+        },
+        this);
+    wake_ = event_new(
+        base_, wake_fd_, EV_READ | EV_PERSIST,
+        [](evutil_socket_t, short, void *user) { static_cast<Upstream *>(user)->take_jobs(); },
+        this);
+    event_add(wake_, nullptr);
+    curl_multi_setopt(multi_, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(multi_, CURLMOPT_SOCKETDATA, this);
+    curl_multi_setopt(multi_, CURLMOPT_TIMERFUNCTION, on_timer);
+    curl_multi_setopt(multi_, CURLMOPT_TIMERDATA, this);
+    curl_multi_setopt(multi_, CURLMOPT_MAXCONNECTS, 4096L);
+}
+
+void Upstream::post(Transfer *t, bool is_resume)
+{
+    const uint64_t one = 1;
+    bool is_first;
+
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        is_first = jobs_.empty();
+        jobs_.push_back({t, is_resume});
+    }
+    if (is_first && write(wake_fd_, &one, sizeof one) < 0)
+        fail("eventfd");
+}
+
+void Upstream::take_jobs()
+{
+    uint64_t count;
+    std::vector<Job> jobs;
+
+    if (read(wake_fd_, &count, sizeof count) < 0)
+        return;
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        jobs.swap(jobs_);
+    }
+    for (const Job &job : jobs) {
+        if (!job.is_resume)
+            begin(job.transfer);
+        else if (job.transfer->easy)
+            curl_easy_pause(job.transfer->easy, CURLPAUSE_CONT);
+    }
+}
+
+size_t Upstream::on_data(char *data, size_t, size_t n, void *user)
+{
+    auto *t = static_cast<Transfer *>(user);
+
+    if (t->is_full())
+        return CURL_WRITEFUNC_PAUSE;
+    return t->on_data(data, n) ? n : 0;
+}
+
+CURL *Upstream::take_easy()
+{
+    if (!idle_.empty()) {
+        CURL *easy = idle_.back();
+        idle_.pop_back();
+        return easy;
+    }
+    CURL *easy = curl_easy_init();
+    if (!easy)
+        fail("out of memory");
+    curl_easy_setopt(easy, CURLOPT_URL, url_.c_str());
+    curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers_);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
+    return easy;
+}
+
+void Upstream::begin(Transfer *t)
+{
+    CURL *easy = take_easy();
+    long timeout_ms = 0;
+
+    if (t->deadline != Clock::time_point::max()) {
+        auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(t->deadline - Clock::now());
+        timeout_ms = left.count() > 0 ? static_cast<long>(left.count()) : 1;
+    }
+    t->easy = easy;
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, static_cast<long>(t->body.size()));
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, t->body.c_str());
+    if (curl_multi_add_handle(multi_, easy) != CURLM_OK)
+        fail("libcurl takes no more requests");
+}
+
+void Upstream::act(curl_socket_t fd, int bits)
+{
+    CURLMsg *message;
+    int n;
+
+    curl_multi_socket_action(multi_, fd, bits, &n);
+    while ((message = curl_multi_info_read(multi_, &n))) {
+        CURL *easy = message->easy_handle;
+        CURLcode result = message->data.result;
+        Transfer *t = nullptr;
+        long http_status = 0;
+
+        curl_easy_getinfo(easy, CURLINFO_PRIVATE, &t);
+        curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &http_status);
+        curl_multi_remove_handle(multi_, easy);
+        idle_.push_back(easy);
+        t->easy = nullptr;
+        if (result == CURLE_OPERATION_TIMEDOUT)
+            t->on_end({grpc::StatusCode::DEADLINE_EXCEEDED, "no answer in time"});
+        else if (result != CURLE_OK || http_status != 200)
+            t->on_end({grpc::StatusCode::UNAVAILABLE, curl_easy_strerror(result)});
+        else
+            t->on_end(grpc::Status::OK);
+    }
+}
+
+int Upstream::on_socket(CURL *, curl_socket_t fd, int what, void *user, void *socket_user)
+{
+    auto *u = static_cast<Upstream *>(user);
+    auto *watch = static_cast<event *>(socket_user);
+
+    if (watch)
+        event_del(watch);
+    if (what == CURL_POLL_REMOVE) {
+        if (watch)
+            event_free(watch);
+        curl_multi_assign(u->multi_, fd, nullptr);
+        return 0;
+    }
+    short events = static_cast<short>(EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) |
+                                      (what & CURL_POLL_OUT ? EV_WRITE : 0));
+    auto act = [](evutil_socket_t ready, short ready_for, void *self) {
+        static_cast<Upstream *>(self)->act(ready,
+                                           (ready_for & EV_READ ? CURL_CSELECT_IN : 0) |
+                                               (ready_for & EV_WRITE ? CURL_CSELECT_OUT : 0));
+    };
+    if (watch) {
+        event_assign(watch, u->base_, fd, events, act, u);
+    } else {
+        watch = event_new(u->base_, fd, events, act, u);
+        curl_multi_assign(u->multi_, fd, watch);
+    }
+    return event_add(watch, nullptr);
+}
+
+int Upstream::on_timer(CURLM *, long timeout_ms, void *user)
+{
+    auto *u = static_cast<Upstream *>(user);
+    timeval tv = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
+
+    return timeout_ms < 0 ? evtimer_del(u->timer_) : evtimer_add(u->timer_, &tv);
+}
+
+/* ---- Calls ---- */
+
+struct Server {
+    Completions::AsyncService service;
+    std::unique_ptr<grpc::ServerCompletionQueue> queue;
+    Upstream *upstream;
+};
+
+/* What is behind a tag of the completion queue. */
+class Call : public Transfer
+{
+  public:
+    virtual void proceed(bool ok) = 0;
+
+  protected:
+    explicit Call(Server *server) : server_(server)
+    {
+    }
+
+    void begin(bool is_stream)
+    {
+        start_ = Clock::now();
+        body = make_body(request_, is_stream);
+        deadline = context_.deadline();
+        server_->upstream->start(this);
+    }
+
+    void log(const char *method, const grpc::Status &status)
+    {
+        auto us = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start_);
+
+        std::fprintf(stdout, "%lld %s %s: status %d, %lld us\n",
+                     static_cast<long long>(start_.time_since_epoch().count()), method,
+                     request_.model().c_str(), static_cast<int>(status.error_code()),
+                     static_cast<long long>(us.count()));
+    }
+
+    Server *server_;
+    grpc::ServerContext context_;
+    CreateCompletionRequest request_;
+    Clock::time_point start_;
+};
+
+class UnaryCall final : public Call
+{
+  public:
+    explicit UnaryCall(Server *server) : Call(server), responder_(&context_)
+    {
+        server_->service.RequestCreate(&context_, &request_, &responder_, server_->queue.get(),
+                                       server_->queue.get(), this);
+    }
+
+    void proceed(bool ok) override
+    {
+        if (has_begun_ || !ok) {
+            delete this;
+            return;
+        }
+        has_begun_ = true;
+        new UnaryCall(server_);
+        begin(false);
+    }
+
+    bool on_data(const char *data, size_t n) override
+    {
+        answer_.append(data, n);
+        return true;
+    }
+
+    void on_end(const grpc::Status &status) override
+    {
+        grpc::Status end = status;
+        Completion completion;
+
+        if (end.ok() && !read_completion(answer_.data(), answer_.size(), &completion))
+            end = {grpc::StatusCode::UNAVAILABLE, "the upstream's answer makes no sense"};
+        log("Create", end);
+        responder_.Finish(completion, end, this);
+    }
+
+  private:
+    grpc::ServerAsyncResponseWriter<Completion> responder_;
+    bool has_begun_ = false;
+    std::string answer_;
+};
+
+class StreamCall final : public Call
+{
+  public:
+    explicit StreamCall(Server *server) : Call(server), writer_(&context_)
+    {
+        server_->service.RequestCreateStream(&context_, &request_, &writer_, server_->queue.get(),
+                                             server_->queue.get(), this);
+    }
+
+    void proceed(bool ok) override
+    {
+        if (!has_begun_ && ok) {
+            has_begun_ = true;
+            new StreamCall(server_);
+            begin(true);
+            return;
+        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        if (is_finishing_ || !has_begun_) {
+            lock.unlock();
+            delete this;
+            return;
+        }
+        is_busy_ = false;
+        if (!ok) {
+            is_broken_ = true;
+            pending_.clear();
+        }
+        write_next();
+        if (is_paused_ && pending_.size() < pending_max / 2) {
+            is_paused_ = false;
+            server_->upstream->resume(this);
+        }
+    }
+
+    bool is_full() override
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+
+        is_paused_ = pending_.size() >= pending_max;
+        return is_paused_;
+    }
+
+    bool on_data(const char *data, size_t n) override
+    {
+        const char *end;
+
+        while ((end = static_cast<const char *>(std::memchr(data, '\n', n)))) {
+            size_t len = static_cast<size_t>(end - data);
+            bool ok;
+            if (!line_.empty()) {
+                line_.append(data, len);
+                ok = on_line(line_.data(), line_.size());
+                line_.clear();
+            } else {
+                ok = on_line(data, len);
+            }
+            if (!ok)
+                return false;
+            data += len + 1;
+            n -= len + 1;
+        }
+        line_.append(data, n);
+        return true;
+    }
+
+    void on_end(const grpc::Status &status) override
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+
+        end_ = status.ok() && !is_done_
+                   ? grpc::Status{grpc::StatusCode::UNAVAILABLE, "the stream was cut"}
+                   : status;
+        log("CreateStream", end_);
+        has_ended_ = true;
+        if (!is_busy_)
+            write_next();
+    }
+
+  private:
+    bool on_line(const char *line, size_t len)
+    {
+        Completion chunk;
+
+        if (len < 6 || std::memcmp(line, "data: ", 6) != 0)
+            return true;
+        if (len == 12 && std::memcmp(line + 6, "[DONE]", 6) == 0) {
+            is_done_ = true;
+            return true;
+        }
+        if (!read_completion(line + 6, len - 6, &chunk))
+            return false;
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (is_broken_)
+            return false;
+        pending_.push_back(std::move(chunk));
+        if (!is_busy_)
+            write_next();
+        return true;
+    }
+
+    /* With the mutex held, and nothing under way. */
+    void write_next()
+    {
+        if (!pending_.empty()) {
+            grpc::WriteOptions options;
+            if (pending_.size() > 1)
+                options.set_buffer_hint();
+            is_busy_ = true;
+            writer_.Write(pending_.front(), options, this);
+            pending_.pop_front();
+        } else if (has_ended_) {
+            is_finishing_ = true;
+            writer_.Finish(end_, this);
+        }
+    }
+
+    grpc::ServerAsyncWriter<Completion> writer_;
+    bool has_begun_ = false;
+    std::string line_; /* as far as it came */
+    bool is_done_ = false;
+    std::mutex mutex_; /* for what follows */
+    std::deque<Completion> pending_;
+    bool is_busy_ = false, is_paused_ = false, is_broken_ = false;
+    bool has_ended_ = false, is_finishing_ = false;
+    grpc::Status end_;
+};
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    if (argc != 3) {
+        std::fprintf(stderr, "usage: bench_grpc_server SOCKET BASE_URL\n");
+        return EXIT_FAILURE;
+    }
+    static char log_buffer[65536];
+    std::setvbuf(stdout, log_buffer, _IOFBF, sizeof log_buffer);
+
+    Upstream upstream(argv[2]);
+    Server server;
+    grpc::ServerBuilder builder;
+    server.upstream = &upstream;
+    builder.AddListeningPort(std::string("unix:") + argv[1], grpc::InsecureServerCredentials());
+    builder.RegisterService(&server.service);
+    server.queue = builder.AddCompletionQueue();
+    std::unique_ptr<grpc::Server> listening = builder.BuildAndStart();
+    if (!listening)
+        fail("cannot listen");
+    std::thread([&upstream] { upstream.run(); }).detach();
+    for (int i = 0; i < calls_awaited; i++) {
+        new UnaryCall(&server);
+        new StreamCall(&server);
+    }
+    void *tag;
+    bool ok;
+    while (server.queue->Next(&tag, &ok))
+        static_cast<Call *>(tag)->proceed(ok);
+}
