@@ -440,8 +440,8 @@ int completion_result_to_json(const completion_result *result, char **ret, size_
 int completion_gather_new(completion_gather **ret);
 completion_gather *completion_gather_free(completion_gather *gather);
 
-/* Copies what it needs. 0; -EINVAL; -ENOMEM or -EMSGSIZE (more than 64 MiB, or 65536 choices): then
- * the chunk is not in it, nor can the next be. */
+/* Copies what it needs. 0, -EINVAL, -ENOMEM or -EMSGSIZE (more than 64 MiB, or 65536 choices): no
+ * more can be added then, and there is no result. */
 int completion_gather_add(completion_gather *gather, const completion_result *chunk);
 
 /* All that was added so far, to be freed. More may be added afterwards. 0, -EINVAL, -ENOMEM or
