@@ -129,8 +129,10 @@ EXPORT completion_call *completion_call_free(completion_call *call)
         c->n_freed++;
         return NULL;
     }
+    /* One that goes on is to be stopped. */
+    bool is_due = c && call->grpc && !call->is_blocking && client_is_ours(c);
     call_free(call);
-    if (c && client_is_ours(c))
+    if (is_due)
         client_wake(c);
     return NULL;
 }
