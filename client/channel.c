@@ -1,18 +1,15 @@
 /*
- * The connection to the daemon: its socket and the gRPC session on it. It knows no call. Nothing
- * here blocks but the one poll() in wait_once(); everything else takes what is there and sends what
- * goes.
+ * A connection to the daemon: its socket and the gRPC session on it. It knows no call. Nothing here
+ * blocks; it takes what is there and sends what goes.
  *
  * The daemon is not trusted: a round of reading ends after READS_MAX reads, so that deadlines hold
  * against one that never stops sending, and one that makes us answer without reading the answers is
  * left.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,7 +18,6 @@
 enum {
     READ_BYTES = 65536,
     READS_MAX = 16,
-    CONNECT_AGAIN_MS = 5,
     UNREAD_ANSWERS_MAX = 16 << 20, /* of output beyond the requests */
 };
 
@@ -36,159 +32,48 @@ int64_t now_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-/* ---- Waiting ---- */
-
-struct wait wait_begin(int64_t deadline_us)
-{
-    int64_t now = now_us();
-
-    return (struct wait){.deadline_us = deadline_us, .start_us = now, .hook_us = now};
-}
-
-/* Milliseconds until then, rounded up so as not to spin through the last one; at most max_ms if
- * that is not negative. */
-static int ms_until(int64_t then_us, int64_t now, int max_ms)
-{
-    int64_t ms = then_us == INT64_MAX ? INT32_MAX : (then_us - now + 999) / 1000;
-
-    if (max_ms >= 0 && max_ms < ms)
-        return max_ms;
-    return ms < INT32_MAX ? (int)ms : INT32_MAX;
-}
-
-/* Polls once, at most max_ms if that is not negative, and calls the client's hook if it is time to.
- * fd -1: just waits. 0, -ETIMEDOUT, -ECANCELED or poll()'s errno. */
-static int wait_once(const completion_client *client, struct wait *w, int fd, short events,
-                     int max_ms)
-{
-    struct pollfd pfd = {.fd = fd, .events = events};
-    bool has_hook = client->wait && client->wait_interval_ms > 0;
-    int64_t hook_us = has_hook ? w->hook_us + (int64_t)client->wait_interval_ms * 1000 : INT64_MAX;
-    int64_t now = now_us();
-
-    if (now >= w->deadline_us)
-        return -ETIMEDOUT;
-    int timeout_ms = ms_until(w->deadline_us, now, max_ms);
-    if (has_hook)
-        timeout_ms = ms_until(hook_us > now ? hook_us : now, now, timeout_ms);
-    int n = poll(&pfd, 1, timeout_ms);
-    bool interrupted = n < 0 && errno == EINTR;
-    if (n < 0 && !interrupted)
-        return -errno;
-    now = now_us();
-    if (!client->wait || (!interrupted && now < hook_us))
-        return 0;
-    w->hook_us = now;
-    return client->wait(client->wait_user, (now - w->start_us) / 1000) != 0 ? -ECANCELED : 0;
-}
-
 /* ---- Life ---- */
 
-/* A connected socket, or negative errno. */
-static int connect_socket(const completion_client *client, int64_t deadline_us)
+int channel_new(int fd, void (*ready)(struct grpc_client_call *call, void *user),
+                struct channel **ret)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct wait wait = wait_begin(deadline_us);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int r;
-
-    if (fd < 0)
-        return -errno;
-    strcpy(address.sun_path, client->socket);
-    do {
-        r = connect(fd, (struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
-        /* The daemon's backlog is full, and no descriptor tells when it is not. */
-        if (r == -EAGAIN) {
-            r = wait_once(client, &wait, -1, 0, CONNECT_AGAIN_MS);
-            r = r == 0 ? -EAGAIN : r;
-        }
-    } while (r == -EAGAIN || r == -EINTR);
-    if (r == 0)
-        return fd;
-    close(fd);
-    return r;
-}
-
-static int connect_failed(const completion_client *client, int r, completion_error *error)
-{
-    switch (-r) {
-    case ETIMEDOUT:
-        return error_set(error, r, COMPLETION_DEADLINE_EXCEEDED,
-                         "the deadline passed while connecting to completiond at %s",
-                         client->socket);
-    case ECANCELED:
-        return error_set(error, r, COMPLETION_CANCELLED, "cancelled");
-    case EACCES:
-    case EPERM:
-        return error_set(error, r, COMPLETION_PERMISSION_DENIED,
-                         "cannot connect to completiond at %s: %s; add yourself to the group "
-                         "completiond (as root: `usermod -aG completiond USER`), and log in again",
-                         client->socket, strerror(-r));
-    case ENOENT:
-    case ENOTDIR:
-    case ECONNREFUSED:
-        return error_set(error, r, COMPLETION_UNAVAILABLE,
-                         "completiond is not running: cannot connect to %s: %s; start it with "
-                         "`systemctl start completiond.socket` or run `completiond`",
-                         client->socket, strerror(-r));
-    case EMFILE:
-    case ENFILE:
-    case ENOMEM:
-    case ENOBUFS:
-        return error_set(error, r, COMPLETION_RESOURCE_EXHAUSTED,
-                         "cannot connect to completiond: %s", strerror(-r));
-    default:
-        return error_set(error, r, COMPLETION_UNAVAILABLE,
-                         "cannot connect to completiond at %s: %s", client->socket, strerror(-r));
-    }
-}
-
-int channel_new(const completion_client *client, int64_t deadline_us, struct channel **ret,
-                completion_error *error)
-{
+    struct grpc_client_options options = grpc_client_options_default;
     struct channel *c = calloc(1, sizeof *c);
 
     if (!c)
-        return error_set(error, -ENOMEM, COMPLETION_RESOURCE_EXHAUSTED, "out of memory");
-    c->n_refs = 1;
-    c->fd = -1;
+        return -ENOMEM;
+    options.ready = ready;
+    c->fd = -1; /* the caller's, as long as this can fail */
+    c->epoll_fd = -1;
     c->input = malloc(READ_BYTES);
-    if (!c->input || grpc_client_session_new(&grpc_client_options_default, &c->session) < 0) {
-        channel_unref(c);
-        return error_set(error, -ENOMEM, COMPLETION_RESOURCE_EXHAUSTED, "out of memory");
-    }
-    int fd = connect_socket(client, deadline_us);
-    if (fd < 0) {
-        channel_unref(c);
-        return connect_failed(client, fd, error);
+    if (!c->input || grpc_client_session_new(&options, &c->session) < 0) {
+        channel_free(c);
+        return -ENOMEM;
     }
     c->fd = fd;
     *ret = c;
     return 0;
 }
 
-struct channel *channel_unref(struct channel *c)
+void channel_free(struct channel *c)
 {
-    if (!c || --c->n_refs > 0)
-        return NULL;
+    if (!c)
+        return;
     grpc_client_session_free(c->session);
     if (c->fd >= 0)
         close(c->fd);
     free(c->input);
     free(c);
-    return NULL;
-}
-
-void channel_abandon(struct channel *c)
-{
-    if (c->fd >= 0)
-        close(c->fd);
-    c->fd = -1;
 }
 
 static void channel_close(struct channel *c, const char *why)
 {
-    channel_abandon(c);
+    /* A child of fork() may have the socket too: closing it would not end the watch. */
+    if (c->epoll_fd >= 0)
+        epoll_ctl(c->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+    c->epoll_fd = -1;
+    close(c->fd);
+    c->fd = -1;
     grpc_client_session_closed(c->session, why);
 }
 
@@ -197,10 +82,39 @@ bool channel_is_open(const struct channel *c)
     return c->fd >= 0 && grpc_client_session_is_open(c->session);
 }
 
+/* ---- Watching ---- */
+
+static uint32_t events_of(const struct channel *c)
+{
+    return EPOLLIN | (c->is_writing ? EPOLLOUT : 0);
+}
+
+int channel_watch(struct channel *c, int epoll_fd)
+{
+    struct epoll_event event = {.events = events_of(c)};
+
+    if (c->fd < 0)
+        return 0;
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &event) < 0)
+        return -errno;
+    c->epoll_fd = epoll_fd;
+    return 0;
+}
+
+static void set_writing(struct channel *c, bool is_writing)
+{
+    if (c->is_writing == is_writing)
+        return;
+    c->is_writing = is_writing;
+    struct epoll_event event = {.events = events_of(c)};
+    if (c->epoll_fd >= 0)
+        epoll_ctl(c->epoll_fd, EPOLL_CTL_MOD, c->fd, &event);
+}
+
 /* ---- Bytes ---- */
 
 /* Returns whether there may be more. */
-static bool read_once(struct channel *c)
+static bool read_once(struct channel *c, bool all)
 {
     ssize_t n = recv(c->fd, c->input, READ_BYTES, MSG_DONTWAIT);
 
@@ -216,13 +130,19 @@ static bool read_once(struct channel *c)
         channel_close(c, not_grpc);
         return false;
     }
-    return true;
+    return all || n == READ_BYTES;
 }
 
-void channel_read(struct channel *c)
+void channel_read(struct channel *c, bool all)
 {
-    for (int i = 0; i < READS_MAX && c->fd >= 0 && read_once(c); i++)
+    for (int i = 0; i < READS_MAX && c->fd >= 0 && read_once(c, all); i++)
         ;
+}
+
+bool channel_has_output(struct channel *c)
+{
+    return c->fd >= 0 && (grpc_client_session_flush(c->session) < 0 ||
+                          buffer_length(grpc_client_session_output(c->session)) > 0);
 }
 
 void channel_write(struct channel *c)
@@ -234,31 +154,22 @@ void channel_write(struct channel *c)
             channel_close(c, not_grpc);
             return;
         }
-        if (buffer_length(output) == 0)
+        if (buffer_length(output) == 0) {
+            set_writing(c, false);
             return;
+        }
         ssize_t n =
             send(c->fd, buffer_bytes(output), buffer_length(output), MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n >= 0) {
             buffer_consume(output, (size_t)n);
         } else if (errno == EAGAIN) {
+            set_writing(c, true);
             return;
         } else if (errno != EINTR) {
             /* It takes no more; what it said before that is still there. */
-            channel_read(c);
+            channel_read(c, true);
             if (c->fd >= 0)
                 channel_close(c, gone);
         }
     }
-}
-
-int channel_turn(struct channel *c, const completion_client *client, struct wait *wait)
-{
-    channel_write(c);
-    if (c->fd < 0)
-        return 0;
-    bool more = buffer_length(grpc_client_session_output(c->session)) > 0;
-    int r = wait_once(client, wait, c->fd, (short)(POLLIN | (more ? POLLOUT : 0)), -1);
-    if (r == 0)
-        channel_read(c);
-    return r;
 }

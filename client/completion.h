@@ -23,9 +23,12 @@
  *     completion.proto; the daemon checks them and names the field.
  *   - The library has no global state, starts no thread, raises and handles no signal, and writes
  *     nothing. One client, and what comes from it, belongs to one thread at a time; different
- *     clients may be used in different threads. After fork() the child can't use the parent's
- *     client (-ECHILD), but free it.
+ *     clients may be used in different threads. A request may be read by several at once. After
+ *     fork() the child can't use the parent's client (-ECHILD), but free it.
  *   - A timeout is in milliseconds for the whole call; negative: none. The clock is monotonic.
+ *   - Functions that block and functions that do not may be mixed on one client: there is one core.
+ *     Callbacks and hooks must return: not longjmp() or throw out of them.
+ *   - The header is C89 but for <stdint.h>, and C++.
  */
 #ifndef COMPLETION_H
 #define COMPLETION_H
@@ -43,6 +46,8 @@ typedef struct completion_client completion_client;
 typedef struct completion_request completion_request;
 typedef struct completion_result completion_result;
 typedef struct completion_stream completion_stream;
+typedef struct completion_call completion_call;
+typedef struct completion_gather completion_gather;
 typedef struct completion_error completion_error;
 
 /* Bytes of UTF-8, which may hold NUL and do not end in it. data is NULL if the text is absent.
@@ -117,16 +122,40 @@ int completion_error_retryable(const completion_error *error);
  */
 int completion_client_new(const char *socket_path, completion_client **ret);
 
-/* Streams of the client must have been freed before. */
+/* Streams and calls of the client that have not ended end with -EPIPE; they must still be freed.
+ * From inside of a callback it takes effect when that has returned, see
+ * completion_client_process().
+ */
 completion_client *completion_client_free(completion_client *client);
 
 const char *completion_client_socket(const completion_client *client);
 
 /*
+ * Whom to trust: connections are used only if the process that listens runs as this user, or as
+ * another that was allowed; else calls fail with -EPERM, and nothing is sent. A socket's path may
+ * be within others' reach; none allowed, as at first: nobody is asked. It is the user who called
+ * listen(), as the kernel knows it (SO_PEERCRED): under systemd's socket units that is the
+ * manager's, 0 for the host's. Holds from the next connection on. 0, -EINVAL, or -ENOSPC (more than
+ * 8).
+ */
+int completion_client_allow_server_uid(completion_client *client, int64_t uid);
+
+/*
+ * What is done about a daemon that is not there.
+ * wait_ms: how long a call waits for one to come where nobody listens, trying again after 10 ms,
+ * then twice as long each time, at most 1 s; it never waits beyond its own deadline. 0, as at
+ * first: the call fails at once. Negative: until the deadline. resend: how often a call is made
+ * again of which the daemon provably did nothing, because it was being restarted, within the same
+ * deadline. 1 at first. No other call is ever made again. A connection that is gone is made anew by
+ * the next call, whatever is set here. 0 or -EINVAL.
+ */
+int completion_client_set_reconnect(completion_client *client, int64_t wait_ms, int resend);
+
+/*
  * While a call blocks, `wait` is called about every interval_ms, and when a signal interrupts the
  * wait; elapsed_ms counts from the beginning of this wait. Not 0: the call is cancelled, and fails
- * with -ECANCELED. It may call completion_stream_cancel(), and nothing else with this client. NULL:
- * nothing is called.
+ * with -ECANCELED. It may call completion_stream_cancel() and completion_call_cancel(), and nothing
+ * else with this client (-EBUSY). It must return: no longjmp() out of it. NULL: nothing is called.
  */
 void completion_client_set_wait(completion_client *client,
                                 int (*wait)(void *user, int64_t elapsed_ms), void *user,
@@ -191,12 +220,17 @@ int completion_request_set_extra_body(completion_request *request, const char *j
  * the request is freed. */
 int completion_request_set_api_key(completion_request *request, const char *key, size_t length);
 
-/* ---- Calls ---- */
+/* Among the calls of the same user that wait for their turn in the daemon, those with a lower
+ * number go first: 0 to 7, 3 if it is not set, as the urgency of RFC 9218. Between users the daemon
+ * is fair, whatever they say. 0 or -EINVAL. */
+int completion_request_set_priority(completion_request *request, int urgency);
+
+/* ---- Calls that block ---- */
 
 /* One request, one whole answer. 0 or negative: -ECANCELED, -ETIMEDOUT, -ECONNREFUSED and the like
  * for what happens here, -EIO for a status from the daemon; the error object says more. If the
  * daemon provably did nothing with a call, because it was being restarted, the call is made again
- * once, within the same deadline; no other call is. */
+ * once, within the same deadline; no other call is (completion_client_set_reconnect()). */
 int completion_create(completion_client *client, const completion_request *request,
                       int64_t timeout_ms, completion_result **ret, completion_error *error);
 
@@ -216,6 +250,102 @@ void completion_stream_cancel(completion_stream *stream);
 
 /* Stops the generation if it has not ended. */
 completion_stream *completion_stream_free(completion_stream *stream);
+
+/* ---- Calls in an event loop ---- */
+
+/*
+ * Nothing in this section blocks. A loop without an adapter is
+ *
+ *     struct pollfd p = {completion_client_get_fd(client), 0, 0};
+ *     for (;;) {
+ *         p.events = (short)completion_client_get_events(client);
+ *         poll(&p, 1, completion_client_get_timeout(client));
+ *         completion_client_process(client);
+ *         ... completion_call_next() of the calls, or their callbacks have done it ...
+ *     }
+ *
+ * Adapters for libevent, sd-event, GLib and libuv are in <completion/adapters/completion-*.h>.
+ */
+
+/* A descriptor that is readable when completion_client_process() has something to do. It is the
+ * same as long as the client is there, whatever becomes of its connections, and belongs to the
+ * client: only poll it. Negative: -EINVAL, -ECHILD, or the errno of epoll_create1(). */
+int completion_client_get_fd(completion_client *client);
+
+/* What to poll it for, as poll() has it: POLLIN. */
+int completion_client_get_events(const completion_client *client);
+
+/* After how many milliseconds completion_client_process() is to be called even if the descriptor is
+ * not readable: 0: now; -1: never. Changes with every other function called for the client or its
+ * calls. */
+int completion_client_get_timeout(const completion_client *client);
+
+/*
+ * Does what there is to do: connects, sends, receives, ends calls whose deadline has passed, and
+ * then calls the callbacks of calls that have something new. How many calls have, or negative:
+ * -EINVAL, -ECHILD, -EBUSY (from inside a callback or hook), or -ESHUTDOWN: a callback has freed
+ * the client, of which nothing is left. What happens to a connection is no error here: its calls
+ * get it.
+ */
+int completion_client_process(completion_client *client);
+
+/* `wake` is called when completion_client_get_timeout() has become 0, by other functions than
+ * completion_client_process(): a call was started, cancelled or resumed, or a blocking call
+ * received something for another. For loops that can't ask for the timeout before each wait; it
+ * should make the loop call completion_client_process() soon, and must not call this library. NULL:
+ * nothing. */
+void completion_client_set_wake(completion_client *client, void (*wake)(void *user), void *user);
+
+/* One of the calls without a callback that have something new, each named once for each time that
+ * there is something; NULL: there is none. Saves asking all of many calls. */
+completion_call *completion_client_next_ready(completion_client *client);
+
+/*
+ * Start a call: of one whole answer, or of one in pieces. The request may be freed or changed at
+ * once. Nothing is sent before completion_client_process(), where all failures show too. Any number
+ * may be started; they are answered out of order, and those beyond what the daemon takes at once on
+ * a connection wait here. 0 or negative, -EINVAL, -ENOMEM, -EMSGSIZE, -ECHILD or -EBUSY, with the
+ * error set; then there is no call.
+ */
+int completion_call_start(completion_client *client, const completion_request *request,
+                          int64_t timeout_ms, completion_call **ret, completion_error *error);
+int completion_call_start_stream(completion_client *client, const completion_request *request,
+                                 int64_t timeout_ms, completion_call **ret,
+                                 completion_error *error);
+
+/*
+ * `callback` is called by completion_client_process(), and only there, when completion_call_next()
+ * has something that it had not before: chunks, or the end. It should call that until -EAGAIN or
+ * the end; what it leaves lies there, and holds up the upstream, until it is called for something
+ * newer. It may call all functions that do not block: free the call, start others, free the client.
+ * It must return: no longjmp() or exception out of it. NULL: nothing is called. user is also what
+ * completion_call_user() returns.
+ */
+void completion_call_set_callback(completion_call *call,
+                                  void (*callback)(completion_call *call, void *user), void *user);
+void *completion_call_user(const completion_call *call);
+
+/*
+ * The next chunk, or the whole answer, without blocking: 1, and a result that lasts until the next
+ * completion_call_next() or _free() with this call; 0: the answer was whole, and has been taken;
+ * -EAGAIN: nothing yet, error is untouched; other negative: it was not whole, and no more will
+ * come, as with completion_create(). An answer that is not streamed is there only when the call has
+ * ended well.
+ */
+int completion_call_next(completion_call *call, const completion_result **ret,
+                         completion_error *error);
+
+/* Paused, a call has nothing new and completion_call_next() says -EAGAIN. What arrives meanwhile
+ * stays here up to 256 KiB and a chunk; then the daemon stops reading its upstream. The deadline
+ * still holds, and so does the daemon's caller_stall_timeout. */
+void completion_call_pause(completion_call *call);
+void completion_call_resume(completion_call *call);
+
+/* Stops the generation. completion_call_next() then fails with -ECANCELED. May be called again. */
+void completion_call_cancel(completion_call *call);
+
+/* Stops the generation if it has not ended, and calls no callback. */
+completion_call *completion_call_free(completion_call *call);
 
 /* ---- Results ---- */
 
@@ -262,6 +392,10 @@ completion_text completion_usage_extra(const completion_result *result);
 completion_text completion_usage_completion_tokens_extra(const completion_result *result);
 completion_text completion_usage_prompt_tokens_extra(const completion_result *result);
 
+/* A copy that lasts until it is freed: of a chunk, or of what completion_call_next() gave. 0,
+ * -EINVAL or -ENOMEM. */
+int completion_result_copy(const completion_result *result, completion_result **ret);
+
 size_t completion_result_n_choices(const completion_result *result);
 int completion_choice_index(const completion_result *result, size_t choice, int32_t *ret);
 completion_text completion_choice_text(const completion_result *result, size_t choice);
@@ -294,6 +428,25 @@ int completion_logprobs_top_logprob(const completion_result *result, size_t choi
  * it came from. To be freed with free(). ret_length may be NULL. 0, -EINVAL (NULL), -ENOMEM, or
  * -EBADMSG: an `extra` is not JSON. */
 int completion_result_to_json(const completion_result *result, char **ret, size_t *ret_length);
+
+/* ---- Streams made whole ---- */
+
+/*
+ * Gathers the chunks of one stream into what a call that is not streamed would have got: one choice
+ * for each index, in their order, texts joined, entries of logprobs appended; of usage,
+ * finish_reason and `extra` what came last, of id, created, model, object and system_fingerprint
+ * what came first.
+ */
+int completion_gather_new(completion_gather **ret);
+completion_gather *completion_gather_free(completion_gather *gather);
+
+/* Copies what it needs. 0, -EINVAL, -ENOMEM or -EMSGSIZE (more than 64 MiB, or 65536 choices): no
+ * more can be added then, and there is no result. */
+int completion_gather_add(completion_gather *gather, const completion_result *chunk);
+
+/* All that was added so far, to be freed. More may be added afterwards. 0, -EINVAL, -ENOMEM or
+ * -EMSGSIZE. */
+int completion_gather_result(const completion_gather *gather, completion_result **ret);
 
 #ifdef __cplusplus
 }

@@ -48,6 +48,7 @@ struct completion_request {
     struct buffer fields, stream_options;
     struct choice prompt, stop;
     char *key;
+    int urgency;
 };
 
 EXPORT int completion_request_new(completion_request **ret)
@@ -58,6 +59,7 @@ EXPORT int completion_request_new(completion_request **ret)
         return ret ? -ENOMEM : -EINVAL;
     r->fields = r->stream_options = r->prompt.bytes = r->stop.bytes =
         BUFFER_INIT(REQUEST_MAX_BYTES);
+    r->urgency = URGENCY_UNSET;
     *ret = r;
     return 0;
 }
@@ -235,9 +237,10 @@ void request_pack(const completion_request *r, struct buffer *out)
                           buffer_length(&r->stream_options));
 }
 
-const char *request_key(const completion_request *r)
+void request_options(const completion_request *r, struct call_start *ret)
 {
-    return r->key;
+    ret->key = r->key;
+    ret->urgency = r->urgency;
 }
 
 EXPORT int completion_request_set_model(completion_request *r, const char *text, size_t length)
@@ -376,5 +379,13 @@ EXPORT int completion_request_set_api_key(completion_request *r, const char *tex
         explicit_bzero(r->key, strlen(r->key));
     free(r->key);
     r->key = key;
+    return 0;
+}
+
+EXPORT int completion_request_set_priority(completion_request *r, int urgency)
+{
+    if (!r || urgency < 0 || urgency > URGENCY_MAX)
+        return -EINVAL;
+    r->urgency = urgency;
     return 0;
 }

@@ -2,42 +2,68 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "../proto/unpack.h"
 #include "internal.h"
 
-struct completion_result {
-    ProtobufCMessage *message;
-};
-
-int result_new(const uint8_t *message, size_t len, completion_result **ret)
+int result_view(completion_result *r, const uint8_t *data, size_t len)
 {
-    struct unpack_error ignored;
-    completion_result *r = malloc(sizeof *r);
+    const ProtobufCMessage *message = NULL;
+    int e = view_read(&r->view, &completion__v1__completion__descriptor, data, len, &message);
+
+    r->message = (const Completion__V1__Completion *)message;
+    r->data = e == 0 ? data : NULL;
+    r->len = e == 0 ? len : 0;
+    return e;
+}
+
+int result_new(struct buffer *message, completion_result **ret)
+{
+    completion_result *r = message->error ? NULL : calloc(1, sizeof *r);
 
     if (!r)
         return -ENOMEM;
-    int e = unpack_message(UNPACK_REPLY, &completion__v1__completion__descriptor, message, len,
-                           &r->message, &ignored);
+    r->own = *message;
+    *message = BUFFER_INIT(message->limit_bytes);
+    int e = result_view(r, buffer_bytes(&r->own), buffer_length(&r->own));
     if (e < 0) {
-        free(r);
+        completion_result_free(r);
         return e;
     }
     *ret = r;
     return 0;
 }
 
+void result_done(completion_result *r)
+{
+    view_done(&r->view);
+    buffer_done(&r->own);
+}
+
+/* Never one of nothing: only result_view() makes that, and it is not handed out. */
 const Completion__V1__Completion *result_message(const completion_result *r)
 {
-    return (const Completion__V1__Completion *)r->message;
+    return r->message;
 }
 
 EXPORT completion_result *completion_result_free(completion_result *r)
 {
-    if (r) {
-        unpack_free(r->message);
+    /* One that is part of a call goes with it. */
+    if (r && !r->is_borrowed) {
+        result_done(r);
         free(r);
     }
     return NULL;
+}
+
+EXPORT int completion_result_copy(const completion_result *r, completion_result **ret)
+{
+    struct buffer bytes = BUFFER_INIT(SIZE_MAX);
+
+    if (!r || !ret)
+        return -EINVAL;
+    buffer_append(&bytes, r->data, r->len);
+    int e = result_new(&bytes, ret);
+    buffer_done(&bytes);
+    return e;
 }
 
 static completion_text view(protobuf_c_boolean has, const ProtobufCBinaryData *data)

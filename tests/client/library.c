@@ -1,6 +1,7 @@
 #include "library.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,48 @@ const char *library_read(struct library *l, completion_stream *stream)
     if (r != 0)
         fail_msg("the stream ends with %d: %s", r, completion_error_message(l->error));
     return l->text;
+}
+
+/* ---- Calls in a loop ---- */
+
+int library_turn(struct library *l)
+{
+    int timeout_ms = completion_client_get_timeout(l->client);
+    struct pollfd p = {completion_client_get_fd(l->client),
+                       (short)completion_client_get_events(l->client), 0};
+    bool is_endless = timeout_ms < 0 || timeout_ms > HARNESS_TIMEOUT_MS;
+
+    assert_true(p.fd >= 0);
+    int n = poll(&p, 1, is_endless ? HARNESS_TIMEOUT_MS : timeout_ms);
+    if (n == 0 && is_endless)
+        fail_msg("nothing happens");
+    return completion_client_process(l->client);
+}
+
+completion_call *library_start_call(struct library *l, int is_stream, int64_t timeout_ms)
+{
+    completion_call *call = NULL;
+    int r = is_stream
+                ? completion_call_start_stream(l->client, l->request, timeout_ms, &call, l->error)
+                : completion_call_start(l->client, l->request, timeout_ms, &call, l->error);
+
+    if (r != 0)
+        fail_msg("no call: %d: %s", r, completion_error_message(l->error));
+    return call;
+}
+
+int library_finish(struct library *l, completion_call *call)
+{
+    const completion_result *result;
+    int r;
+
+    forget_text(l);
+    while ((r = completion_call_next(call, &result, l->error)) == 1 || r == -EAGAIN)
+        if (r == 1)
+            keep_first_choice(l, result);
+        else
+            assert_true(library_turn(l) >= 0);
+    return r;
 }
 
 /* ---- Assertions ---- */

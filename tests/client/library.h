@@ -36,6 +36,17 @@ const char *library_create(struct library *l);
 completion_stream *library_open(struct library *l, int64_t timeout_ms);
 const char *library_read(struct library *l, completion_stream *stream);
 
+/* What a program's event loop does once: waits as long as the client says, and lets it work. Fails
+ * if that takes for ever. Returns what completion_client_process() did. */
+int library_turn(struct library *l);
+
+/* Starts a call, of one answer or of a stream, which has to work. */
+completion_call *library_start_call(struct library *l, int is_stream, int64_t timeout_ms);
+
+/* library_turn() until the call has ended: how, or 0 and the text of all that it had for its first
+ * choice. The text is valid as above. */
+int library_finish(struct library *l, completion_call *call);
+
 /* Calls that have to fail: with this errno and status. */
 void library_assert_failed(struct library *l, int r, int expected, enum completion_status status);
 void library_assert_create_fails(struct library *l, int64_t timeout_ms, int expected,
