@@ -160,6 +160,15 @@ void call_fail_for_memory(struct call *call, int r, Completion__V1__Phase phase)
               });
 }
 
+void call_drain(struct connection *connection)
+{
+    struct call *call;
+
+    LIST_FOREACH (call, &connection->calls, next)
+        if (call->state != CALL_FINISHED && call->method && call->method->drain)
+            call->method->drain(call);
+}
+
 void call_shut_down(struct connection *connection)
 {
     struct call *call;
@@ -250,8 +259,11 @@ static void on_begin(struct grpc_server_call *grpc, void *session_user)
     grpc_server_call_set_user(grpc, call);
     call_name(call);
     LIST_INSERT_HEAD(&connection->calls, call, next);
+    connection->used_us = call->start_us;
 
     call->method = service_find(grpc_server_call_path(grpc));
+    if (call->method && call->method->takes_stream)
+        grpc_server_call_stream_requests(grpc);
     if (!call->method)
         service_refuse(call);
     else if (timeout_us >= 0 && worker_arm(&call->deadline, timeout_us) < 0)
@@ -262,7 +274,7 @@ static void on_request(struct grpc_server_call *grpc, const uint8_t *message, si
 {
     struct call *call = grpc_server_call_user(grpc);
 
-    if (!call || call->state != CALL_NEW)
+    if (!call || call->state == CALL_FINISHED)
         return;
     call->state = CALL_RUNNING;
     call->times.request_us = worker_now_us();
@@ -303,6 +315,9 @@ static void on_end(struct grpc_server_call *grpc, enum grpc_server_end how)
         record_call(call, status, reason);
     call->state = CALL_FINISHED;
     call->grpc = NULL;
+    call->connection->n_watches -= call->watches;
+    if (call->connection->n_watches > 0)
+        call->connection->used_us = worker_now_us();
     /* The connection's memory may be gone before the call is. */
     buffer_done(&call->body);
     sse_parser_done(&call->sse);

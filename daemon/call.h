@@ -80,6 +80,8 @@ struct call {
     bool keep_obfuscation;
     bool wants_little; /* see upstream_body */
     bool saw_other_events; /* events that are not this API's */
+    bool watches;          /* grpc.health.v1.Health/Watch has begun */
+    bool watches_service;  /* one that is known */
     int64_t n_replies;
 };
 
@@ -112,6 +114,9 @@ void call_finish(struct call *call);
 struct buffer *call_reply_begin(struct call *call);
 void call_reply_end(struct call *call);
 void call_reply_abort(struct call *call);
+
+/* Ends the calls of the connection that would not end by themselves, because the daemon drains. */
+void call_drain(struct connection *connection);
 
 /* Ends all calls of the connection with CANCELLED, because the daemon shuts down. */
 void call_shut_down(struct connection *connection);

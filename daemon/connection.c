@@ -285,6 +285,11 @@ void connection_wake(struct connection *c)
     worker_defer(c->worker, &c->flush);
 }
 
+bool connection_is_only_watching(const struct connection *c)
+{
+    return c->n_watches > 0 && grpc_server_session_n_calls(c->session) == c->n_watches;
+}
+
 /* The user's account, and its limits as they are now; whether there is a place for it. 0, or
  * negative errno. */
 static int connection_enter(struct connection *c)

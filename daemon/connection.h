@@ -37,6 +37,8 @@ struct connection {
     LIST_HEAD(, call) calls; /* not owned: they end with the session's */
     enum admission_verdict verdict;
     int64_t accepted_us;
+    int64_t used_us;    /* when its last call began, or ended if it is watching */
+    size_t n_watches;   /* calls that stand to be told of the daemon's health */
     int64_t blocked_us; /* since when the socket takes nothing; -1: not known yet */
     bool watching;      /* the timer is armed */
     bool heard;         /* a byte came */
@@ -52,6 +54,9 @@ int connection_new(struct server *server, int fd, struct connection **ret);
 
 /* Ends its calls and closes the socket. Not from a callback of its session. */
 void connection_free(struct connection *c);
+
+/* Nothing goes on but watches: nobody would miss the daemon. */
+bool connection_is_only_watching(const struct connection *c);
 
 /* The session has something to send, or may be done: looked after at the end of the turn. */
 void connection_wake(struct connection *c);

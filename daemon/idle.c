@@ -1,6 +1,7 @@
 #include "idle.h"
 
 #include "config.h"
+#include "connection.h"
 #include "server.h"
 
 /* How soon it looks again when somebody came at the last moment. */
@@ -12,14 +13,31 @@ static void arm(struct idle *i, int64_t in_us)
     (void)worker_arm(&i->timer, in_us);
 }
 
+/* Whether nobody needs the server, and since when. */
+static bool is_unused(const struct idle *i, int64_t *ret_since_us)
+{
+    const struct connection *c;
+
+    *ret_since_us = i->since_us;
+    LIST_FOREACH (c, &i->server->connections, next) {
+        if (!connection_is_only_watching(c))
+            return false;
+        if (c->used_us > *ret_since_us)
+            *ret_since_us = c->used_us;
+    }
+    return true;
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *user)
 {
     struct idle *i = user;
     struct server *s = i->server;
-    int64_t left_us = i->limit_us - (worker_now_us() - i->since_us);
+    int64_t since_us;
+    bool unused = is_unused(i, &since_us);
+    int64_t left_us = i->limit_us - (worker_now_us() - since_us);
 
     (void)fd, (void)what;
-    if (s->n_connections > 0 || (left_us <= 0 && server_has_waiting(s)))
+    if (!unused || (left_us <= 0 && server_has_waiting(s)))
         arm(i, i->limit_us > AGAIN_MIN_US ? i->limit_us : AGAIN_MIN_US);
     else if (left_us > 0)
         arm(i, left_us);

@@ -1,6 +1,7 @@
 /*
  * Tells when nobody has been connected to a server for long enough to do without it. Connections
- * count, and with them the calls on them. Costs one timer, which a busy server does not touch.
+ * count, and with them the calls on them; one that only watches the daemon's health does not. Costs
+ * one timer, which a busy server does not touch.
  */
 #ifndef IDLE_H
 #define IDLE_H
@@ -25,7 +26,7 @@ void idle_init(struct idle *i, struct server *server);
 /* A new limit, from idle_begin() on. */
 void idle_configure(struct idle *i, int64_t limit_us);
 
-/* The last connection is over. */
+/* A connection is over. */
 void idle_begin(struct idle *i);
 
 /* Tells nothing any more. */

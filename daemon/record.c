@@ -39,10 +39,11 @@ static void count(const struct call *call, int status, const char *reason, int64
 
 /* ---- The log ---- */
 
-/* Health checks and questions for the status come every second, and tell nothing. */
+/* Health checks and questions for the status come every second, and tell nothing; neither do those
+ * who watch. */
 static int level_of(const struct call *call)
 {
-    return call->method && (call->method->metric == METRICS_HEALTH ||
+    return call->method && (call->method->drain || call->method->metric == METRICS_HEALTH ||
                             call->method->metric == METRICS_STATUS)
                ? LOG_DEBUG
                : LOG_INFO;
@@ -156,7 +157,8 @@ void record_call(const struct call *call, int status, const char *reason)
     const char *path = call->grpc ? grpc_server_call_path(call->grpc) : "-";
     int64_t now_us = worker_now_us();
 
-    count(call, status, reason, now_us);
+    if (!call->method || !call->method->drain)
+        count(call, status, reason, now_us);
     if (level_of(call) <= call->worker->log->level && admit(call->worker, now_us))
         write_record(call, path, status, reason, now_us);
 }

@@ -172,8 +172,8 @@ void server_forget(struct server *s, struct connection *c)
     worker_cancel(s->worker, &c->flush);
     LIST_REMOVE(c, next);
     LIST_INSERT_HEAD(&s->forgotten, c, next);
-    if (--s->n_connections == 0)
-        idle_begin(&s->idle);
+    s->n_connections--;
+    idle_begin(&s->idle);
     worker_defer(s->worker, &s->reap);
 }
 
@@ -246,6 +246,7 @@ void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct w
     s->drain_deadline_us = deadline_us;
     LIST_FOREACH (c, &s->connections, next) {
         grpc_server_session_drain(c->session, false);
+        call_drain(c);
         connection_wake(c);
     }
     worker_arm(&s->drain, DRAIN_NOTICE_US);

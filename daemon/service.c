@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "../proto/grpc/grpc_health.h"
+#include "../proto/grpc/grpc_reflection.h"
 #include "../proto/unpack.h"
 #include "account.h"
 #include "attempt.h"
@@ -17,9 +18,8 @@
 #include "config.h"
 #include "connection.h"
 #include "policy.h"
+#include "standard.h"
 #include "status.h"
-
-#define SERVICE_NAME "completion.v1.Completions"
 
 enum { REQUEST_BODY_MAX_BYTES = 32 << 20 }; /* six times a request's 4 MiB, and some */
 
@@ -261,33 +261,18 @@ static void run_create_stream(struct call *call, const uint8_t *message, size_t 
     run_completions(call, message, len);
 }
 
-/* ---- grpc.health.v1.Health ---- */
-
-static void run_health(struct call *call, const uint8_t *message, size_t len)
-{
-    static const char *const services[] = {SERVICE_NAME, NULL};
-    struct buffer *reply = call_reply_begin(call);
-    enum grpc_status status =
-        grpc_health_check(message, len, services, !call->worker->draining, reply);
-
-    if (status == GRPC_OK) {
-        call_reply_end(call);
-        call_finish(call);
-        return;
-    }
-    call_reply_abort(call);
-    refuse(call, status, "INVALID_REQUEST", "service",
-           status == GRPC_NOT_FOUND ? "unknown service; there is \"\" and \"" SERVICE_NAME "\""
-                                    : "the request message is malformed");
-}
-
 /* ---- Methods ---- */
 
 static const struct service_method methods[] = {
-    {"/" SERVICE_NAME "/Create", METRICS_CREATE, run_create},
-    {"/" SERVICE_NAME "/CreateStream", METRICS_CREATE_STREAM, run_create_stream},
-    {GRPC_HEALTH_CHECK_PATH, METRICS_HEALTH, run_health},
-    {STATUS_GET_PATH, METRICS_STATUS, status_run},
+    {"/" SERVICE_NAME "/Create", METRICS_CREATE, run_create, false, NULL},
+    {"/" SERVICE_NAME "/CreateStream", METRICS_CREATE_STREAM, run_create_stream, false, NULL},
+    {STATUS_GET_PATH, METRICS_STATUS, status_run, false, NULL},
+    {GRPC_HEALTH_CHECK_PATH, METRICS_HEALTH, standard_check_run, false, NULL},
+    {GRPC_HEALTH_WATCH_PATH, METRICS_HEALTH, standard_watch_run, false, standard_watch_drain},
+    {GRPC_REFLECTION_V1_PATH, METRICS_OTHER_METHOD, standard_reflection_run, true,
+     standard_reflection_drain},
+    {GRPC_REFLECTION_V1ALPHA_PATH, METRICS_OTHER_METHOD, standard_reflection_run, true,
+     standard_reflection_drain},
 };
 
 const struct service_method *service_find(const char *path)
@@ -325,11 +310,13 @@ void service_refuse(struct call *call)
 
 void service_expired(struct call *call)
 {
-    if (call->state == CALL_NEW)
+    if (call->state == CALL_NEW || (call->state == CALL_RUNNING && call->method->drain))
         call_fail(call, &(struct call_error){
                             .status = GRPC_DEADLINE_EXCEEDED,
                             .reason = "DEADLINE_EXCEEDED",
-                            .message = "the deadline passed before the request was complete",
+                            .message = call->state == CALL_NEW
+                                           ? "the deadline passed before the request was complete"
+                                           : "the deadline passed",
                             .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
                             .retryable = true,
                         });

@@ -5,6 +5,7 @@
 #ifndef SERVICE_H
 #define SERVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,12 @@ struct service_method {
     enum metrics_method metric;
     /* The request message has come. Must in the end lead to call_finish() or call_fail(). */
     void (*run)(struct call *call, const uint8_t *message, size_t len);
+    /* There may be any number of request messages; NULL stands for their end. */
+    bool takes_stream;
+    /* Ends a call that would go on for as long as its caller likes, because the daemon drains. Such
+     * a call is no work: it is not counted, and logged as little as a health check. NULL: calls of
+     * this method end by themselves. */
+    void (*drain)(struct call *call);
 };
 
 /* NULL if there is no such method. */

@@ -1,4 +1,4 @@
-/* grpc.health.v1.Health/Check. Whether something is healthy is the caller's to say. */
+/* grpc.health.v1.Health. Whether something is healthy is the caller's to say. */
 #include "grpc_health.h"
 
 #include <errno.h>
@@ -19,8 +19,8 @@ static bool is_known(const uint8_t *name, size_t len, const char *const *service
     return false;
 }
 
-enum grpc_status grpc_health_check(const uint8_t *request, size_t len, const char *const *services,
-                                   bool serving, struct buffer *reply)
+enum grpc_status grpc_health_watch(const uint8_t *request, size_t len, const char *const *services,
+                                   bool serving, enum grpc_health *ret)
 {
     const uint8_t *p = request, *end = request + len, *name = NULL;
     size_t name_len = 0;
@@ -35,11 +35,29 @@ enum grpc_status grpc_health_check(const uint8_t *request, size_t len, const cha
     }
     if (rc < 0)
         return GRPC_INVALID_ARGUMENT;
-    if (!is_known(name, name_len, services))
-        return GRPC_NOT_FOUND;
-    wire_append_int(reply, RESPONSE_STATUS,
-                    serving ? GRPC_HEALTH_SERVING : GRPC_HEALTH_NOT_SERVING);
+    *ret = !is_known(name, name_len, services) ? GRPC_HEALTH_SERVICE_UNKNOWN
+           : serving                           ? GRPC_HEALTH_SERVING
+                                               : GRPC_HEALTH_NOT_SERVING;
     return GRPC_OK;
+}
+
+enum grpc_status grpc_health_check(const uint8_t *request, size_t len, const char *const *services,
+                                   bool serving, struct buffer *reply)
+{
+    enum grpc_health health;
+    enum grpc_status status = grpc_health_watch(request, len, services, serving, &health);
+
+    if (status != GRPC_OK)
+        return status;
+    if (health == GRPC_HEALTH_SERVICE_UNKNOWN)
+        return GRPC_NOT_FOUND;
+    grpc_health_reply(reply, health);
+    return GRPC_OK;
+}
+
+void grpc_health_reply(struct buffer *out, enum grpc_health health)
+{
+    wire_append_int(out, RESPONSE_STATUS, health);
 }
 
 int grpc_health_read(const uint8_t *reply, size_t len, enum grpc_health *ret)

@@ -3,16 +3,17 @@
  *
  * It owns the HTTP/2 session and the calls. It does not own a socket, a timer or a thread, and does
  * not know any method: the caller feeds what it read, sends what is in the output buffer, and
- * answers calls. Unary and server-streaming methods only: one request message, any number of
- * replies.
+ * answers calls. A call has one request message, or any number of them if its begin says so, and
+ * any number of replies.
  *
  * Callbacks (struct grpc_server_handler) run inside grpc_server_session_receive(), _flush(),
  * _drain() or _free(). From them all grpc_server_call_*() functions may be called, but none of
  * grpc_server_session_*() but _user().
  *
- * Life of a call: begin, request (at most once), writable (any number), end. It exists from begin
- * until end returns, and end comes exactly once for each begin, whatever happens. Nothing is
- * allocated for the sake of a peer beyond the limits in struct grpc_server_options.
+ * Life of a call: begin, request (at most once, or see grpc_server_call_stream_requests()),
+ * writable (any number), end. It exists from begin until end returns, and end comes exactly once
+ * for each begin, whatever happens. Nothing is allocated for the sake of a peer beyond the limits
+ * in struct grpc_server_options.
  */
 #ifndef GRPC_SERVER_H
 #define GRPC_SERVER_H
@@ -120,6 +121,13 @@ struct grpc_server_session *grpc_server_call_session(const struct grpc_server_ca
 
 /* "/completion.v1.Completions/Create". Valid as long as the call. */
 const char *grpc_server_call_path(const struct grpc_server_call *call);
+
+/* From begin: the client may send any number of requests. request() comes for each, without waiting
+ * for the client's end, while the call is not full; and with NULL when the client has ended its
+ * side and no request is left: the call has to be finished then. A request of more than 16 KiB, or
+ * more than 64 KiB of them that wait because the replies are not taken, fail the call with
+ * RESOURCE_EXHAUSTED. */
+void grpc_server_call_stream_requests(struct grpc_server_call *call);
 
 /* From grpc-timeout, counted from the headers' arrival; -1 if the client gave none. */
 int64_t grpc_server_call_timeout_us(const struct grpc_server_call *call);

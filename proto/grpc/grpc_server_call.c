@@ -11,6 +11,8 @@
 
 enum {
     EMPTY_FRAMES_MAX = 64,
+    STREAMED_MESSAGE_MAX = 16 << 10,
+    STREAMED_BODY_MAX = 64 << 10,
     DETAILS_MAX = 3500, /* with a full grpc-message, all headers stay below clients' 8 KiB */
 };
 
@@ -169,6 +171,8 @@ static void fail(struct grpc_server_call *call, enum grpc_status status, const c
 /* ---- Request ---- */
 
 #define SECOND_MESSAGE "more than one request message for a unary request"
+#define CUT_SHORT      "the request message is cut short"
+#define TOO_MANY       "too many requests wait; take the replies first"
 
 void grpc_server_call_begin(struct grpc_server_call *call)
 {
@@ -184,11 +188,18 @@ void grpc_server_call_begin(struct grpc_server_call *call)
     call->session->handler->begin(call, call->session->user);
 }
 
+void grpc_server_call_stream_requests(struct grpc_server_call *call)
+{
+    call->is_streamed = true;
+    call->body.limit_bytes = STREAMED_BODY_MAX;
+}
+
 /* 1 and the message if it is whole, 0 if not yet; if it never will be right, the call is failed. */
 static int check_body(struct grpc_server_call *call, size_t *ret_len)
 {
     const uint8_t *data = buffer_bytes(&call->body);
-    size_t max_bytes = call->session->options.max_message_bytes, n = 0;
+    size_t n = 0, max_bytes = call->is_streamed ? STREAMED_MESSAGE_MAX
+                                                : call->session->options.max_message_bytes;
     int rc = grpc_message_peek(data, buffer_length(&call->body), max_bytes, &n);
 
     if (rc < 0) {
@@ -197,12 +208,41 @@ static int check_body(struct grpc_server_call *call, size_t *ret_len)
         fail(call, status, text);
         return rc;
     }
-    if (rc > 0 && buffer_length(&call->body) - GRPC_MESSAGE_PREFIX > n) {
+    if (rc > 0 && !call->is_streamed && buffer_length(&call->body) - GRPC_MESSAGE_PREFIX > n) {
         fail(call, GRPC_UNIMPLEMENTED, SECOND_MESSAGE);
         return -EBADMSG;
     }
     *ret_len = n;
     return rc;
+}
+
+/* The handler may finish the call, which frees its body. */
+static void run_message(struct grpc_server_call *call, size_t len)
+{
+    struct buffer body = call->body;
+
+    call->body = BUFFER_INIT(0);
+    call->session->handler->request(call, buffer_bytes(&body) + GRPC_MESSAGE_PREFIX, len);
+    buffer_consume(&body, GRPC_MESSAGE_PREFIX + len);
+    if (call->is_streamed && !call->is_finished)
+        call->body = body;
+    else
+        buffer_done(&body);
+}
+
+/* As many of a streamed call's messages as there is room for replies. */
+static void run_messages(struct grpc_server_call *call)
+{
+    size_t n;
+
+    while (!call->is_finished && !call->is_full && check_body(call, &n) > 0)
+        run_message(call, n);
+    if (!call->is_ended || call->is_finished || call->is_full)
+        return;
+    if (buffer_length(&call->body) > 0)
+        fail(call, GRPC_INTERNAL, CUT_SHORT);
+    else
+        call->session->handler->request(call, NULL, 0);
 }
 
 void grpc_server_call_receive(struct grpc_server_call *call, const uint8_t *data, size_t len)
@@ -212,13 +252,17 @@ void grpc_server_call_receive(struct grpc_server_call *call, const uint8_t *data
     if (call->is_finished)
         return;
     buffer_append(&call->body, data, len);
-    if (call->body.error == -EMSGSIZE)
+    if (call->body.error == -EMSGSIZE && call->is_streamed)
+        fail(call, GRPC_RESOURCE_EXHAUSTED, TOO_MANY);
+    else if (call->body.error == -EMSGSIZE)
         fail(call, GRPC_UNIMPLEMENTED, SECOND_MESSAGE);
     else if (call->body.error)
         fail(call, GRPC_RESOURCE_EXHAUSTED,
              call->body.error == -EDQUOT ? "the request does not fit into the memory limit of this "
                                            "connection, user or daemon"
                                          : "no memory for the request");
+    else if (call->is_streamed)
+        run_messages(call);
     else if (check_body(call, &n) == 0 && buffer_length(&call->body) >= GRPC_MESSAGE_PREFIX)
         call->body.limit_bytes =
             GRPC_MESSAGE_PREFIX + grpc_message_length(buffer_bytes(&call->body));
@@ -231,20 +275,19 @@ void grpc_server_call_receive_end(struct grpc_server_call *call)
     call->is_ended = true;
     if (call->is_finished)
         return;
+    if (call->is_streamed) {
+        run_messages(call);
+        return;
+    }
     if (buffer_length(&call->body) == 0) {
         fail(call, GRPC_UNIMPLEMENTED, "no request message");
         return;
     }
     int rc = check_body(call, &n);
     if (rc == 0)
-        fail(call, GRPC_INTERNAL, "the request message is cut short");
-    if (rc <= 0)
-        return;
-
-    struct buffer body = call->body;
-    call->body = BUFFER_INIT(0);
-    call->session->handler->request(call, buffer_bytes(&body) + GRPC_MESSAGE_PREFIX, n);
-    buffer_done(&body);
+        fail(call, GRPC_INTERNAL, CUT_SHORT);
+    if (rc > 0)
+        run_message(call, n);
 }
 
 void grpc_server_call_count_early_end(struct grpc_server_call *call)
@@ -348,6 +391,8 @@ void grpc_server_call_consume(struct grpc_server_call *call, size_t n)
     call->is_full = false;
     if (!call->is_finished)
         call->session->handler->writable(call);
+    if (call->is_streamed)
+        run_messages(call);
 }
 
 int64_t grpc_server_call_waits_since(struct grpc_server_call *call)

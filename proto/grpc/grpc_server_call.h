@@ -42,11 +42,12 @@ struct grpc_server_call {
     bool is_closed;   /* the stream is gone */
     bool is_full;     /* writable is owed */
     bool is_counted;  /* as one that ended early */
+    bool is_streamed; /* the client may send any number of messages */
     bool is_dropped;  /* its trailers were submitted, though replies waited */
     unsigned n_empty; /* frames of the client that brought nothing */
 
     struct grpc_request request;
-    struct buffer body; /* the request message with its prefix */
+    struct buffer body; /* the request message with its prefix; or those that wait */
 
     struct buffer reply; /* framed messages */
     size_t ready;        /* bytes of it that may be sent: without a message that is being written */

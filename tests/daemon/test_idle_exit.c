@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "grpc_health.h"
 #include "scene.h"
 
 #define SOON  "[daemon]\nidle_exit = 300ms\n"
@@ -180,6 +181,63 @@ static void test_no_time_at_all_is_enough_for_who_waits(void **state)
     close(fd);
 }
 
+/* Who only watches its health is told that it goes. */
+static void test_watcher_does_not_hold_it(void **state)
+{
+    struct scene *s = *state;
+    int fd = activate(s, SOON);
+    const uint8_t *message;
+    size_t len;
+
+    rpc_connect(&s->rpc, s->daemon.socket);
+    struct grpc_client_call *call =
+        rpc_start_raw(&s->rpc, GRPC_HEALTH_WATCH_PATH, NULL, 0, -1, NULL, 0);
+    while (grpc_client_call_next(call, &message, &len) == 0)
+        assert_true(rpc_turn(&s->rpc, HARNESS_TIMEOUT_MS));
+    expect_answer(&s->rpc);
+    int64_t answered_ms = harness_now_ms();
+    while (!grpc_client_call_is_ended(call))
+        assert_true(rpc_turn(&s->rpc, HARNESS_TIMEOUT_MS));
+    assert_true(harness_now_ms() - answered_ms >= 300);
+    assert_int_equal(grpc_client_call_status(call), GRPC_UNAVAILABLE);
+    grpc_client_call_free(call);
+    daemon_wait_exit(&s->daemon, 0);
+    close(fd);
+}
+
+/* Other calls beside its watch hold it, and so do other connections. */
+static void test_watcher_with_a_call_holds_it(void **state)
+{
+    struct scene *s = *state;
+    int fd = activate(s, SOON);
+    rpc_request request = rpc_request_new("m", "p");
+    struct rpc_result result;
+
+    rpc_connect(&s->rpc, s->daemon.socket);
+    struct grpc_client_call *watch =
+        rpc_start_raw(&s->rpc, GRPC_HEALTH_WATCH_PATH, NULL, 0, -1, NULL, 0);
+    struct grpc_client_call *call = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
+    rpc_completion_free(rpc_next(&s->rpc, call));
+    let_idle_exit_pass();
+    fake_mark(s->fake, FAKE_GO);
+    rpc_finish(&s->rpc, call, &result);
+    rpc_assert_ok(&result, "b");
+    rpc_result_done(&result);
+    assert_false(grpc_client_call_is_ended(watch));
+
+    struct rpc other;
+    rpc_connect(&other, s->daemon.socket);
+    expect_answer(&other);
+    let_idle_exit_pass();
+    expect_answer(&s->rpc);
+    assert_false(grpc_client_call_is_ended(watch));
+    rpc_close(&other);
+    grpc_client_call_free(watch);
+    rpc_close(&s->rpc);
+    daemon_wait_exit(&s->daemon, 0);
+    close(fd);
+}
+
 static void test_daemon_with_sockets_of_its_own_stays(void **state)
 {
     struct scene *s = *state;
@@ -216,6 +274,8 @@ int main(void)
         scene_test(test_running_call_holds_it),
         scene_test(test_callers_who_come_at_the_end_are_served),
         scene_test(test_no_time_at_all_is_enough_for_who_waits),
+        scene_test(test_watcher_does_not_hold_it),
+        scene_test(test_watcher_with_a_call_holds_it),
         scene_test(test_daemon_with_sockets_of_its_own_stays),
         scene_test(test_reload_changes_it),
     };

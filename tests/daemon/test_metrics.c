@@ -11,6 +11,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "grpc_health.h"
+#include "grpc_reflection.h"
 #include "scene.h"
 
 #define GET "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -191,6 +193,37 @@ static void test_numbers_are_what_the_upstream_saw(void **state)
     expect(page, "completiond_memory_limit_bytes", 256 << 20);
     expect(page, "completiond_build_info{version=\"0.1.0\"", -1);
     assert_non_null(strstr(page, "completiond_build_info{version=\""));
+    free(page);
+    scene_stop(s);
+}
+
+/* Who watches the daemon or asks what it serves is no call. */
+static void test_standing_streams_are_not_counted(void **state)
+{
+    struct scene *s = *state;
+    struct rpc_result result;
+
+    start(s, serve_as_told, NULL);
+    struct grpc_client_call *watch =
+        rpc_start_raw(&s->rpc, GRPC_HEALTH_WATCH_PATH, NULL, 0, -1, NULL, 0);
+    rpc_finish(&s->rpc, rpc_start_raw(&s->rpc, GRPC_REFLECTION_V1_PATH, "\x3a", 2, -1, NULL, 0),
+               &result);
+    assert_int_equal(result.status, GRPC_OK);
+    rpc_result_done(&result);
+    rpc_finish(&s->rpc, rpc_start_raw(&s->rpc, GRPC_HEALTH_WATCH_PATH, "\x0a", 1, -1, NULL, 0),
+               &result);
+    assert_int_equal(result.status, GRPC_INVALID_ARGUMENT);
+    rpc_result_done(&result);
+    rpc_cancel(&s->rpc, watch);
+    grpc_client_call_free(watch);
+    scene_assert_serving(s);
+
+    char *page = metrics_get(s);
+    expect(page, "completiond_calls_total{method=\"Check\",status=\"OK\"}", 1);
+    assert_null(strstr(page, "status=\"CANCELLED\"} 1"));
+    assert_null(strstr(page, "status=\"INVALID_ARGUMENT\"} 1"));
+    assert_null(strstr(page, "method=\"other\",status=\"OK\"} 1"));
+    assert_null(strstr(page, "reason=\"INVALID_REQUEST\"} 1"));
     free(page);
     scene_stop(s);
 }
@@ -484,6 +517,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         scene_test(test_numbers_are_what_the_upstream_saw),
+        scene_test(test_standing_streams_are_not_counted),
         scene_test(test_retries_are_counted_by_what_led_to_them),
         scene_test(test_what_libcurl_sends_again_is_counted),
         scene_test(test_gauges_follow_the_calls),

@@ -1,7 +1,7 @@
 /*
  * A server session under arbitrary bytes, behind the client's preface: calls that begin must end,
  * once each, and what waits for the client stays bounded. Each request is answered with two
- * messages and a status. The first byte is the size of the pieces.
+ * messages, and a status unless it is one of a stream. The first byte is the size of the pieces.
  */
 #include <stdlib.h>
 
@@ -17,15 +17,18 @@ static void on_begin(struct grpc_server_call *call, void *user)
     n_begun++;
     if (grpc_server_call_metadata(call, "refuse"))
         grpc_server_call_finish(call, GRPC_NOT_FOUND, grpc_server_call_path(call), NULL, 0);
+    else if (grpc_server_call_metadata(call, "stream"))
+        grpc_server_call_stream_requests(call);
 }
 
 static void on_request(struct grpc_server_call *call, const uint8_t *message, size_t len)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; message && i < 2; i++) {
         buffer_append(grpc_server_call_message_begin(call), message, len);
         grpc_server_call_message_end(call);
     }
-    grpc_server_call_finish(call, GRPC_OK, NULL, NULL, 0);
+    if (!message || !grpc_server_call_metadata(call, "stream"))
+        grpc_server_call_finish(call, GRPC_OK, NULL, NULL, 0);
 }
 
 static void on_writable(struct grpc_server_call *call)

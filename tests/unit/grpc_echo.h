@@ -5,6 +5,7 @@
  *   /t/Fail    INVALID_ARGUMENT with a message and details
  *   /t/Both    the request back, then ABORTED
  *   /t/Early   FAILED_PRECONDITION, before the request is there
+ *   /t/Chat    each of many requests back, then OK
  *   /t/Hold    nothing: the test does it
  * anything else is UNIMPLEMENTED.
  */
@@ -81,6 +82,8 @@ static inline void echo_begin(struct grpc_server_call *call, void *user)
     echo->n_begun++;
     if (strcmp(grpc_server_call_path(call), "/t/Early") == 0)
         echo_finish(call, GRPC_FAILED_PRECONDITION, "early");
+    if (strcmp(grpc_server_call_path(call), "/t/Chat") == 0)
+        grpc_server_call_stream_requests(call);
 }
 
 static inline void echo_request(struct grpc_server_call *call, const uint8_t *message, size_t len)
@@ -89,7 +92,14 @@ static inline void echo_request(struct grpc_server_call *call, const uint8_t *me
     const char *path = grpc_server_call_path(call);
 
     echo->n_requests++;
-    if (strcmp(path, "/t/Echo") == 0) {
+    if (strcmp(path, "/t/Chat") == 0) {
+        if (!message)
+            echo_finish(call, GRPC_OK, NULL);
+        else if (echo_reply(call, message, len) != 0)
+            echo_finish(call, GRPC_RESOURCE_EXHAUSTED, "no space");
+        if (grpc_server_call_pending(call) > echo->pending_max)
+            echo->pending_max = grpc_server_call_pending(call);
+    } else if (strcmp(path, "/t/Echo") == 0) {
         if (echo_reply(call, message, len) == 0)
             echo_finish(call, GRPC_OK, NULL);
         else

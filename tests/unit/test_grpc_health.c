@@ -1,4 +1,4 @@
-/* grpc.health.v1.Health/Check on the wire. */
+/* grpc.health.v1.Health on the wire. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -88,6 +88,37 @@ static void unknown_fields_are_passed_over_and_the_last_name_holds(void **state)
     buffer_done(&reply);
 }
 
+static void watchers_are_told_that_a_service_is_unknown(void **state)
+{
+    static const struct {
+        const char *request;
+        bool serving;
+        enum grpc_health health;
+    } cases[] = {
+        {"", true, GRPC_HEALTH_SERVING},
+        {"", false, GRPC_HEALTH_NOT_SERVING},
+        {"\x0a\x09"
+         "a.b.Other",
+         true, GRPC_HEALTH_SERVING},
+        {"\x0a\1x", true, GRPC_HEALTH_SERVICE_UNKNOWN},
+        {"\x0a\1x", false, GRPC_HEALTH_SERVICE_UNKNOWN},
+    };
+    enum grpc_health health = GRPC_HEALTH_UNKNOWN;
+    (void)state;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const uint8_t *request = (const uint8_t *)cases[i].request;
+        assert_int_equal(grpc_health_watch(request, strlen(cases[i].request), services,
+                                           cases[i].serving, &health),
+                         GRPC_OK);
+        assert_int_equal(health, cases[i].health);
+    }
+    health = GRPC_HEALTH_UNKNOWN;
+    assert_int_equal(grpc_health_watch((const uint8_t *)"\x0a", 1, services, true, &health),
+                     GRPC_INVALID_ARGUMENT);
+    assert_int_equal(health, GRPC_HEALTH_UNKNOWN);
+}
+
 static void replies_of_other_servers_are_read(void **state)
 {
     enum grpc_health health = GRPC_HEALTH_SERVING;
@@ -114,6 +145,7 @@ int main(void)
         cmocka_unit_test(unknown_services_are_not_found),
         cmocka_unit_test(requests_that_are_no_protobuf_are_invalid),
         cmocka_unit_test(unknown_fields_are_passed_over_and_the_last_name_holds),
+        cmocka_unit_test(watchers_are_told_that_a_service_is_unknown),
         cmocka_unit_test(replies_of_other_servers_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
