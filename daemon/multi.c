@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,15 +12,20 @@
 #include "curl_memory.h"
 
 LIST_HEAD(multi_users, multi_user);
+LIST_HEAD(multi_list, multi);
+LIST_HEAD(multi_sockets, multi_socket);
 
 /*
  * libcurl up to 7.88 at least can't be used any more when it had no memory to note that a
  * connecting socket is a transfer's: it divides by zero as soon as another socket gets that number.
- * So when it reports such a thing the worker gets a new one of these, and what is connected stays
- * with the old one to its end.
+ * So when it reports such a thing the pool lets go of it, and what is connected stays with it to
+ * its end.
  */
 struct multi {
+    LIST_ENTRY(multi) next;  /* in the pool */
+    struct multi_pool *pool; /* NULL: has let go of it */
     unsigned n_refs;
+    unsigned n_running;
     struct worker *worker;
     CURLM *curl;
     /* Armed always, so that there is a place for them when memory is not. */
@@ -28,19 +34,31 @@ struct multi {
     struct task kick;   /* libcurl's timer of 0 ms: no event, which would cost a poll */
     struct task check;
     struct multi_users running, lost;
-    struct multi_socket **sockets; /* by descriptor */
-    size_t n_sockets;
+    struct multi_sockets forgotten;
     struct multi_socket *looked_at; /* NULL once it is gone or not polled */
     bool is_unwell;                 /* libcurl stopped half-way, for want of memory */
     bool is_spent;                  /* it has done so before */
+    bool has_dead;                  /* a connection ended while it waited, as others may do */
+};
+
+/* The first with room is filled first, so that few keep the connections that are used. */
+struct multi_pool {
+    struct worker *worker;
+    struct multi_list with_room, full;
+    size_t n;
+    CURLSH *share;
+    struct multi_socket **sockets; /* by descriptor */
+    size_t n_sockets;
 };
 
 /*
  * A socket of a connection, from open_socket() to close_socket(); or one of the resolver's, while
  * libcurl wants it to be polled. Before 8.0.0 libcurl closes sockets that were never connected
- * without a word: nobody may believe in such a one, which nothing is armed for.
+ * without a word: nobody may believe in such a one, which nothing is armed for. When another multi
+ * gets its number it is forgotten, but for what libcurl believes it is polled for.
  */
 struct multi_socket {
+    LIST_ENTRY(multi_socket) next; /* while forgotten */
     struct multi *multi;
     struct multi_user *user; /* NULL: nobody's who is alone */
     struct event event;
@@ -50,13 +68,27 @@ struct multi_socket {
     unsigned n_events, n_unread; /* see is_stuck() */
 };
 
-enum { CONNECTIONS_KEPT = 1024, AGAIN_US = 100000, EVENTS_BELIEVED = 256, UNREAD_MAX = 64 };
+enum {
+    RUNNING_MAX = 32,
+    CONNECTIONS_MAX = 64,
+    KEPT_MAX = 16,
+    AGAIN_US = 100000,
+    EVENTS_BELIEVED = 256,
+    UNREAD_MAX = 64
+};
 
 /* ---- Sockets and their users ---- */
 
+static struct multi_socket *socket_at(const struct multi_pool *p, curl_socket_t fd)
+{
+    return (size_t)fd < p->n_sockets ? p->sockets[fd] : NULL;
+}
+
 static struct multi_socket *socket_get(const struct multi *m, curl_socket_t fd)
 {
-    return (size_t)fd < m->n_sockets ? m->sockets[fd] : NULL;
+    struct multi_socket *s = socket_at(m->worker->multis, fd);
+
+    return s && s->multi == m ? s : NULL;
 }
 
 static void on_socket(evutil_socket_t fd, short what, void *user);
@@ -87,42 +119,80 @@ static void socket_rest(struct multi_socket *s)
         s->multi->looked_at = NULL;
 }
 
-static void socket_free(struct multi_socket *s)
+static void socket_let_go(struct multi_socket *s)
 {
     socket_rest(s);
     if (s->user)
         s->user->socket = NULL;
-    s->multi->sockets[event_get_fd(&s->event)] = NULL;
+    s->user = NULL;
+    s->multi->worker->multis->sockets[event_get_fd(&s->event)] = NULL;
+}
+
+static void socket_free(struct multi_socket *s)
+{
+    socket_let_go(s);
     free(s);
 }
 
-static bool sockets_grow(struct multi *m, curl_socket_t fd)
+static bool sockets_grow(struct multi_pool *p, curl_socket_t fd)
 {
     size_t n = (size_t)fd + 64;
 
-    if ((size_t)fd < m->n_sockets)
+    if ((size_t)fd < p->n_sockets)
         return true;
-    struct multi_socket **sockets = reallocarray(m->sockets, n, sizeof *sockets);
+    struct multi_socket **sockets = reallocarray(p->sockets, n, sizeof *sockets);
     if (!sockets)
         return false;
-    memset(sockets + m->n_sockets, 0, (n - m->n_sockets) * sizeof *sockets);
-    m->sockets = sockets;
-    m->n_sockets = n;
+    memset(sockets + p->n_sockets, 0, (n - p->n_sockets) * sizeof *sockets);
+    p->sockets = sockets;
+    p->n_sockets = n;
     return true;
+}
+
+/* One that was closed without a word, and whose number is another's now. */
+static void socket_forget(struct multi_socket *s)
+{
+    short believed = s->armed;
+
+    socket_let_go(s);
+    s->armed = believed;
+    LIST_INSERT_HEAD(&s->multi->forgotten, s, next);
 }
 
 static struct multi_socket *socket_new(struct multi *m, curl_socket_t fd)
 {
-    if (!sockets_grow(m, fd))
-        return NULL;
-    if (m->sockets[fd])
-        socket_free(m->sockets[fd]);
-    struct multi_socket *s = calloc(1, sizeof *s);
+    struct multi_pool *p = m->worker->multis;
+    struct multi_socket *s = sockets_grow(p, fd) ? calloc(1, sizeof *s) : NULL;
+
     if (!s)
         return NULL;
+    if (p->sockets[fd] && p->sockets[fd]->multi == m)
+        socket_free(p->sockets[fd]);
+    else if (p->sockets[fd])
+        socket_forget(p->sockets[fd]);
     s->multi = m;
     event_assign(&s->event, m->worker->base, fd, 0, on_socket, s);
-    return m->sockets[fd] = s;
+    return p->sockets[fd] = s;
+}
+
+/* What libcurl believes a socket to be polled for that it is about to open: it had the same number
+ * before, and was closed without a word. */
+static short socket_believed(struct multi *m, curl_socket_t fd)
+{
+    struct multi_socket *s = socket_get(m, fd);
+    short armed = s ? s->armed : 0;
+
+    if (s)
+        return armed;
+    LIST_FOREACH (s, &m->forgotten, next)
+        if (event_get_fd(&s->event) == fd)
+            break;
+    if (s) {
+        armed = s->armed;
+        LIST_REMOVE(s, next);
+        free(s);
+    }
+    return armed;
 }
 
 /* One at a time, though libcurl may try two addresses at once: the one it speaks of last. */
@@ -168,11 +238,25 @@ static struct multi_user *user_of(CURL *easy)
     return user;
 }
 
+/* A transfer more, or less. */
+static void count_running(struct multi *m, int change)
+{
+    bool was_full = m->n_running >= RUNNING_MAX;
+
+    m->n_running += (unsigned)change;
+    bool is_full = m->n_running >= RUNNING_MAX;
+    if (!m->pool || was_full == is_full)
+        return;
+    LIST_REMOVE(m, next);
+    LIST_INSERT_HEAD(is_full ? &m->pool->full : &m->pool->with_room, m, next);
+}
+
 static void take_out(struct multi *m, struct multi_user *user)
 {
     CURL *easy = user->easy;
 
     LIST_REMOVE(user, next);
+    count_running(m, -1);
     user->easy = NULL;
     /* Frees its message; the connection goes back to the pool, or is closed in the middle. */
     curl_multi_remove_handle(m->curl, easy);
@@ -230,6 +314,8 @@ static void recover(struct multi *m)
         worker_arm(&m->again, AGAIN_US);
 }
 
+static void drop_if_useless(struct multi *m);
+
 static void run_check(struct task *task)
 {
     struct multi *m = container_of(task, struct multi, check);
@@ -255,6 +341,7 @@ static void run_check(struct task *task)
     }
     if (m->is_unwell)
         recover(m);
+    drop_if_useless(m);
 }
 
 void multi_check(struct multi *m)
@@ -342,6 +429,8 @@ static void on_socket(evutil_socket_t fd, short what, void *user)
     if (s->is_idle) {
         socket_rest(s);
         shutdown(fd, SHUT_RDWR);
+        m->has_dead = true;
+        multi_check(m);
         return;
     }
     /* Both bits in one call: before 8.7.0 a second call overwrites the first one's. */
@@ -390,7 +479,6 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
 {
     struct multi_user *u = user;
     struct multi_socket *s;
-    short armed = 0;
 
     (void)purpose;
     if (!u->connects(u, &address->addr))
@@ -398,11 +486,9 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
-    /* One that was closed without a word: libcurl thinks that it is polled already. */
-    if (socket_get(u->multi, fd))
-        armed = socket_get(u->multi, fd)->armed;
+    short believed = socket_believed(u->multi, fd);
     s = socket_new(u->multi, fd);
-    if (!s || socket_arm(s, armed) < 0) {
+    if (!s || socket_arm(s, believed) < 0) {
         if (s)
             socket_free(s);
         close(fd);
@@ -492,25 +578,29 @@ static int timer_changed(CURLM *curl, long timeout_ms, void *user)
 
 /* ---- Life ---- */
 
-int multi_new(struct worker *worker, struct multi **ret)
+static struct multi *multi_new(struct multi_pool *pool)
 {
     struct multi *m = calloc(1, sizeof *m);
 
     if (!m || !(m->curl = curl_multi_init())) {
         free(m);
-        return -ENOMEM;
+        return NULL;
     }
+    /* libcurl 7.88 would pass its pair of sockets, for wake-ups that we do not need, to programs.
+     */
+    (void)close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     m->n_refs = 1;
-    m->worker = worker;
+    m->worker = pool->worker;
     m->check.run = run_check;
     m->kick.run = run_kick;
     LIST_INIT(&m->running);
     LIST_INIT(&m->lost);
-    evtimer_assign(&m->timer, worker->base, on_timer, m);
-    evtimer_assign(&m->again, worker->base, on_again, m);
+    LIST_INIT(&m->forgotten);
+    evtimer_assign(&m->timer, m->worker->base, on_timer, m);
+    evtimer_assign(&m->again, m->worker->base, on_again, m);
     if (worker_rest(&m->timer) < 0 || worker_rest(&m->again) < 0) {
         multi_unref(m);
-        return -ENOMEM;
+        return NULL;
     }
     curl_multi_setopt(m->curl, CURLMOPT_SOCKETFUNCTION, socket_changed);
     curl_multi_setopt(m->curl, CURLMOPT_SOCKETDATA, m);
@@ -518,40 +608,122 @@ int multi_new(struct worker *worker, struct multi **ret)
     curl_multi_setopt(m->curl, CURLMOPT_TIMERDATA, m);
     /* The default, four times the handles at the moment a connection comes back, closes warm
      * connections at the end of each burst. */
-    curl_multi_setopt(m->curl, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_KEPT);
-    *ret = m;
-    return 0;
+    curl_multi_setopt(m->curl, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_MAX);
+    return m;
+}
+
+static struct multi *enter_pool(struct multi_pool *p)
+{
+    struct multi *m = multi_new(p);
+
+    if (!m)
+        return NULL;
+    m->pool = p;
+    p->n++;
+    LIST_INSERT_HEAD(&p->with_room, m, next);
+    return m;
+}
+
+static void leave_pool(struct multi *m)
+{
+    m->pool->n--;
+    m->pool = NULL;
+    LIST_REMOVE(m, next);
+    multi_unref(m);
 }
 
 struct multi *multi_get(struct worker *worker)
 {
-    struct multi *m = worker->multi;
+    struct multi_pool *p = worker->multis;
+    struct multi *m = LIST_FIRST(&p->with_room);
 
-    if (m->is_spent) {
-        if (multi_new(worker, &worker->multi) < 0)
-            return NULL;
-        multi_unref(m);
-        m = worker->multi;
+    while (m && m->is_spent) {
+        leave_pool(m);
+        m = LIST_FIRST(&p->with_room);
     }
+    if (!m && !(m = enter_pool(p)))
+        return NULL;
     m->n_refs++;
     return m;
 }
 
+static void multi_free(struct multi *m)
+{
+    struct multi_pool *p = m->worker->multis;
+    struct multi_socket *s;
+
+    curl_multi_cleanup(m->curl);
+    worker_cancel(m->worker, &m->check);
+    worker_cancel(m->worker, &m->kick);
+    evtimer_del(&m->timer);
+    evtimer_del(&m->again);
+    for (size_t fd = 0; fd < p->n_sockets; fd++)
+        if (socket_get(m, (curl_socket_t)fd))
+            socket_free(p->sockets[fd]);
+    while ((s = LIST_FIRST(&m->forgotten))) {
+        LIST_REMOVE(s, next);
+        free(s);
+    }
+    free(m);
+}
+
+/* Of those that nobody uses the pool keeps some, for the sake of their connections. What has ended
+ * of these libcurl finds only when it makes another transfer. */
+static void drop_if_useless(struct multi *m)
+{
+    struct multi_pool *p = m->pool;
+
+    if (p && m->n_refs == 1 && (p->n > KEPT_MAX || (m->has_dead && p->n > 1)))
+        leave_pool(m);
+}
+
 struct multi *multi_unref(struct multi *m)
 {
-    if (m && --m->n_refs == 0) {
-        curl_multi_cleanup(m->curl);
-        worker_cancel(m->worker, &m->check);
-        worker_cancel(m->worker, &m->kick);
-        evtimer_del(&m->timer);
-        evtimer_del(&m->again);
-        for (size_t i = 0; i < m->n_sockets; i++)
-            if (m->sockets[i])
-                socket_free(m->sockets[i]);
-        free(m->sockets);
-        free(m);
-    }
+    if (m && --m->n_refs == 0)
+        multi_free(m);
+    else if (m)
+        drop_if_useless(m);
     return NULL;
+}
+
+int multi_pool_new(struct worker *worker)
+{
+    struct multi_pool *p = calloc(1, sizeof *p);
+
+    if (!p)
+        return -ENOMEM;
+    worker->multis = p;
+    p->worker = worker;
+    LIST_INIT(&p->with_room);
+    LIST_INIT(&p->full);
+    p->share = curl_share_init();
+    if (!p->share ||
+        curl_share_setopt(p->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS) != CURLSHE_OK ||
+        !enter_pool(p)) {
+        multi_pool_free(worker);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+void multi_pool_free(struct worker *worker)
+{
+    struct multi_pool *p = worker->multis;
+    struct multi *m;
+
+    if (!p)
+        return;
+    while ((m = LIST_FIRST(&p->with_room)))
+        leave_pool(m);
+    curl_share_cleanup(p->share);
+    free(p->sockets);
+    free(p);
+    worker->multis = NULL;
+}
+
+CURLSH *multi_pool_share(struct multi_pool *p)
+{
+    return p->share;
 }
 
 int multi_add(struct multi *m, CURL *easy, struct multi_user *user)
@@ -560,12 +732,14 @@ int multi_add(struct multi *m, CURL *easy, struct multi_user *user)
     user->easy = easy;
     user->nudge.run = run_nudge;
     user->is_watched = user->is_refused = user->is_sent = user->is_connected = false;
+    m->has_dead = false;
     curl_easy_setopt(easy, CURLOPT_PRIVATE, user);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, user);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, m);
     LIST_INSERT_HEAD(&m->running, user, next);
+    count_running(m, 1);
     if (curl_multi_add_handle(m->curl, easy) == CURLM_OK)
         return 0;
     take_out(m, user);

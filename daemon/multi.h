@@ -16,13 +16,22 @@
 #include "worker.h"
 
 struct multi;
+struct multi_pool;
 struct multi_socket;
 
-/* 0 or -ENOMEM. */
-int multi_new(struct worker *worker, struct multi **ret);
+/*
+ * All of a worker's. A new transfer costs libcurl a look at each connection of its multi handle, in
+ * use or not, so that no handle has more than a few transfers, and there are as many handles as it
+ * takes. Looked-up names are shared among them. 0 or -ENOMEM.
+ */
+int multi_pool_new(struct worker *worker);
+/* All transfers are over, and easy handles gone. Nothing if there is none. */
+void multi_pool_free(struct worker *worker);
 
-/* The worker's, with a new reference, to start a transfer in; NULL: out of memory. It may be
- * another than before: see multi.c. */
+/* For CURLOPT_SHARE of each handle that is to be added to a multi of the pool. */
+CURLSH *multi_pool_share(struct multi_pool *pool);
+
+/* One with room for a transfer, with a new reference; NULL: out of memory. */
 struct multi *multi_get(struct worker *worker);
 
 /* When the last reference goes all handles have been removed. Takes NULL; returns NULL. Not to be

@@ -14,6 +14,7 @@
 
 #include "config.h"
 #include "log.h"
+#include "multi.h"
 #include "upstream_internal.h"
 #include "worker.h"
 
@@ -263,6 +264,7 @@ static CURL *easy_new(const struct upstream *u)
         curl_easy_setopt(easy, CURLOPT_USERAGENT, "completiond/" COMPLETIOND_VERSION) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket) == CURLE_OK &&
+        curl_easy_setopt(easy, CURLOPT_SHARE, multi_pool_share(u->worker->multis)) == CURLE_OK &&
         set_proxy(easy, s->proxy) &&
         (!s->unix_path ||
          curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, s->unix_path) == CURLE_OK) &&

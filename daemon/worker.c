@@ -21,7 +21,7 @@ int worker_init(struct worker *w, struct log *log)
     w->base = event_base_new();
     if (!w->base || !w->metrics)
         return -ENOMEM;
-    return multi_new(w, &w->multi);
+    return multi_pool_new(w);
 }
 
 static void run_tasks(struct worker *w)
@@ -47,7 +47,7 @@ void worker_done(struct worker *w)
     upstream_cancel_finishing(w);
     run_tasks(w);
     release_upstreams(w->upstreams, w->n_upstreams);
-    multi_unref(w->multi);
+    multi_pool_free(w);
     config_unref(w->config);
     accounts_done(&w->accounts);
     record_tell_left_out(w);

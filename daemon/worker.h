@@ -41,7 +41,7 @@ struct worker {
     struct event_base *base;
     struct log *log;
     struct config *config;       /* a reference */
-    struct multi *multi;         /* libcurl on this loop, a reference; see multi_get() */
+    struct multi_pool *multis;   /* libcurl on this loop; see multi_get() */
     struct upstream **upstreams; /* references, in the order of the configuration's */
     size_t n_upstreams;
     struct server *server;
