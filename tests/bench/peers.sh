@@ -1,6 +1,6 @@
 # The peers of the benchmarks: how each is started, where it listens, which client speaks to it.
 # Sourced by run.sh, which sets source, build, dir, port (the upstream's) and base_url.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2034,SC2154 # variables of run.sh's
 
 # What is known, in the order of the tables.
 all_peers='direct nginx haproxy grpc_cpp completiond floor'

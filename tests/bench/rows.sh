@@ -1,6 +1,6 @@
 # The rows of the benchmarks: row_NAME measures one peer once, and adds to $results. Sourced by
 # run.sh, which sets dir, results, build, upstream, base_url and the CPUs all, one and other.
-# shellcheck shell=sh disable=SC2046,SC2154 # lists of processes
+# shellcheck shell=sh disable=SC2034,SC2046,SC2154 # variables of run.sh's, lists
 
 known_rows='latency latency_free calls calls_free burst burst_free paced load memory cold hold
     scale workers'
@@ -96,7 +96,7 @@ hold() { # PEER OPTIONS...
     mkfifo "$dir/hold.in" "$dir/hold.out"
     held_by=$1
     shift
-    exec=exec run_client "$held_by" "$all" --hold "$@" <"$dir/hold.in" >"$dir/hold.out" &
+    exec='exec' run_client "$held_by" "$all" --hold "$@" <"$dir/hold.in" >"$dir/hold.out" &
     holder=$!
     runs $holder
     exec 7>"$dir/hold.in"
@@ -216,7 +216,7 @@ scale_up() { # KIND N
         ;;
     queued)
         # One of them has the only place; nobody is ever answered.
-        exec=exec run_client completiond "$all" --calls $(($2 + 1)) --in-flight $(($2 + 1)) \
+        exec='exec' run_client completiond "$all" --calls $(($2 + 1)) --in-flight $(($2 + 1)) \
             --connections $groups --model stuck >/dev/null &
         holder=$!
         runs $holder

@@ -11,11 +11,12 @@
 #
 # Builds the release preset first; --build takes what is built there instead. Everything is made in
 # a directory of its own and ended on the way out.
+# shellcheck disable=SC2034 # variables for what is sourced
 set -eu
 
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 here=$source/tests/bench
-rounds=5 build='' results='' rows='' wanted=''
+rounds=5 build='' results='' plot='' rows='' wanted=''
 usage() {
     sed -n '4,5s/^# *//p' "$0" >&2
     exit 2
@@ -65,9 +66,9 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# shellcheck source=peers.sh
+# shellcheck source-path=SCRIPTDIR source=peers.sh
 . "$here/peers.sh"
-# shellcheck source=rows.sh
+# shellcheck source-path=SCRIPTDIR source=rows.sh
 . "$here/rows.sh"
 
 # All CPUs that this shell may run on, and two of them (one of them twice, if there is only one).
@@ -112,3 +113,4 @@ done
 printf '\r%60s\r' '' >&2
 
 awk -v cpus="$(nproc)" -v peers="$all_peers" -f "$here/table.awk" "$results"
+[ -z "$plot" ] || python3 "$here/plot.py" "$results" "$plot"

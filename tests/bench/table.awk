@@ -13,14 +13,18 @@ function median(list, n, i, j, t) {
     return n % 2 ? list[(n + 1) / 2] : (list[n / 2] + list[n / 2 + 1]) / 2
 }
 
+function rounds(row, peer) {
+    return (row, peer) in n_rounds ? n_rounds[row, peer] : 0
+}
+
 # Of a column: as it is (how ""); less another peer's ("-"); by another peer's ("/"); or what it is
 # more than direct, by what another peer is more ("more"). "": there is none.
 function of(row, peer, key, how, base, list, i, n, a, b, d) {
-    n = n_rounds[row, peer] + 0
-    if (how && n_rounds[row, base] + 0 < n)
-        n = n_rounds[row, base] + 0
-    if (how == "more" && n_rounds[row, "direct"] + 0 < n)
-        n = n_rounds[row, "direct"] + 0
+    n = rounds(row, peer)
+    if (how && rounds(row, base) < n)
+        n = rounds(row, base)
+    if (how == "more" && rounds(row, "direct") < n)
+        n = rounds(row, "direct")
     for (i = 1; i <= n; i++) {
         a = value[row, peer, i, key]; b = value[row, base, i, key]
         if (how == "more") {
@@ -119,7 +123,7 @@ function latency(text, row, i) {
         return
     head(text, "p50, us | p99, us | added p50 | added p99 | added p50 x nginx")
     for (i = 1; i <= n_peers; i++)
-        if ((row, peer[i]) in n_rounds)
+        if (rounds(row, peer[i]))
             printf "| %s | %s | %s | %s | %s | %s |\n", title(peer[i]),
                 cell("%.1f", row, peer[i], "p50_us"), cell("%.1f", row, peer[i], "p99_us"),
                 cell("%.1f", row, peer[i], "p50_us", "-", "direct"),
@@ -134,7 +138,7 @@ function work(text, row, unit, digits, delays, i, f, line) {
     head(text, unit " per s | CPU us each: client | daemon | host x direct" \
          (delays ? " | delay p50, us | p99 | added p50 | added p99" : ""))
     for (i = 1; i <= n_peers; i++) {
-        if (!((row, peer[i]) in n_rounds))
+        if (!rounds(row, peer[i]))
             continue
         line = sprintf("| %s | %s | %s | %s | %s |", title(peer[i]),
             cell("%.0f", row, peer[i], "per_s"), cell(f, row, peer[i], "client_us"),
@@ -158,7 +162,7 @@ function loads(i, j, n, list, line, columns) {
         columns = columns (columns ? " | " : "") list[j]
     head("calls in flight: p50 of the latency, us", columns)
     for (i = 1; i <= n_peers; i++) {
-        if (!(("load_1", peer[i]) in n_rounds))
+        if (!rounds("load_1", peer[i]))
             continue
         line = "| " title(peer[i]) " |"
         for (j = 1; j <= n; j++)
@@ -174,7 +178,7 @@ function memory(i, j, n, list, line) {
               "connections_4000_kib streams_1000_kib", list, " ")
     head("RSS, KiB", "idle | 10 connections | 100 | 1,000 | 4,000 | 1,000 streams")
     for (i = 1; i <= n_peers; i++) {
-        if (!(("memory", peer[i]) in n_rounds))
+        if (!rounds("memory", peer[i]))
             continue
         line = "| " title(peer[i]) " |"
         for (j = 1; j <= n; j++)
