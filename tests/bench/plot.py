@@ -15,6 +15,7 @@ PEERS = {  # in this order: what is written, and in which colour
     "haproxy": ("haproxy", "#e69f00"),
     "grpc_cpp": ("gRPC C++", "#cc79a7"),
     "completiond": ("completiond", "#0072b2"),
+    "completiond_bare": ("bare gRPC", "#56b4e9"),
     "floor": ("floor", "#999999"),
 }
 WIDTH, MARGIN, GAP = 960, 24, 40

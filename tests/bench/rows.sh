@@ -209,7 +209,12 @@ scale_up() { # KIND N
     groups=$((($2 + 89) / 90))
     case $1 in
     connections) hold completiond --calls "$2" --in-flight "$2" --connections "$2" --one-by-one ;;
-    uids) hold completiond --calls "$2" --in-flight "$2" --connections "$2" --one-by-one --uids ;;
+    uids)
+        # Only the bare client can change who it is.
+        caller_of_completiond=bench_client
+        hold completiond --calls "$2" --in-flight "$2" --connections "$2" --one-by-one --uids
+        caller_of_completiond=''
+        ;;
     streams)
         hold completiond --calls "$2" --in-flight "$2" --connections $groups --model silent \
             --chunks 2
@@ -243,8 +248,8 @@ row_scale() {
             peer_stop completiond
             peer_start completiond
             pin_apart completiond
-            if scale_up $kind $n; then
-                scale_client $kind $n
+            if scale_up $kind "$n"; then
+                scale_client $kind "$n"
             else
                 echo "scale, $n $kind: not held" >&2
             fi

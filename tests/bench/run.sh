@@ -6,7 +6,7 @@
 #
 # Rows: latency, latency_free, calls, calls_free, burst, burst_free, paced, load, memory, cold, hold,
 # scale, workers; all of them if nothing is said. Peers: direct, nginx, haproxy, grpc_cpp,
-# completiond, floor. README.md says what they are.
+# completiond, floor, and when asked for completiond_bare. README.md says what they are.
 # --results keeps what was measured, and adds to what is there: the tables are of all of it.
 #
 # Builds the release preset first; --build takes what is built there instead. Everything is made in
@@ -112,5 +112,5 @@ while [ $i -lt "$rounds" ]; do
 done
 printf '\r%60s\r' '' >&2
 
-awk -v cpus="$(nproc)" -v peers="$all_peers" -f "$here/table.awk" "$results"
+awk -v cpus="$(nproc)" -v peers="$known_peers" -f "$here/table.awk" "$results"
 [ -z "$plot" ] || python3 "$here/plot.py" "$results" "$plot"

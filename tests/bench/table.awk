@@ -63,6 +63,7 @@ function head(text, columns, n, line) {
 
 {
     seen[$1] = 1
+    measured[$2] = 1
     r = ++n_rounds[$1, $2]
     for (i = 3; i <= NF; i++) {
         split($i, pair, "=")
@@ -95,7 +96,12 @@ function overview_line(text, format, row, key, how, base, i, line) {
     print line
 }
 
-function overview(i, columns) {
+function overview(i, n, columns) {
+    # Only who was measured.
+    for (i = 1; i <= n_peers; i++)
+        if (peer[i] in measured)
+            peer[++n] = peer[i]
+    n_peers = n
     for (i = 1; i <= n_peers; i++)
         if (peer[i] != "direct")
             columns = columns (columns ? " | " : "") title(peer[i])
@@ -187,22 +193,22 @@ function memory(i, j, n, list, line) {
     }
 }
 
-function scale_line(text, kind, i, n, list, line) {
+function scale_line(text, kind, i, n, list, row, line) {
     n = split("10 100 1000 7000 9000 10000", list, " ")
-    line = "| " text " |"
-    for (i = 1; i <= n; i++)
-        if ("scale_" kind "_" list[i] in seen)
-            line = line " " list[i] ": " cell("%.1f", "scale_" kind "_" list[i], "completiond",
-                "host_us") " |"
-    if (line ~ /:/)
-        print line
+    for (i = 1; i <= n; i++) {
+        row = "scale_" kind "_" list[i]
+        if (row in seen)
+            line = line (list[i] > 1000 && list[i] < 10000 ? " " list[i] ": " : " ") \
+                cell("%.1f", row, "completiond", "host_us") " |"
+    }
+    if (line)
+        print "| " text " |" line
 }
 
 function scale() {
-    if (!("scale_connections_10" in seen || "scale_uids_10" in seen || "scale_streams_10" in seen ||
-          "scale_queued_10" in seen))
+    if (!("scale_connections_10" in seen))
         return
-    head("completiond: host CPU us per call, 64 in flight, beside so many", "||")
+    head("completiond: host CPU us per call, 64 in flight, beside others", "10 | 100 | 1000 | 10000")
     scale_line("idle connections", "connections")
     scale_line("users, a connection each", "uids")
     scale_line("open streams", "streams")
