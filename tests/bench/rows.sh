@@ -9,7 +9,8 @@ pin() { # CPUS PID...
     cpus=$1
     shift
     for pid; do
-        taskset -acp "$cpus" "$pid" >/dev/null
+        # A thread may end meanwhile.
+        taskset -acp "$cpus" "$pid" >/dev/null 2>&1 || kill -0 "$pid"
     done
 }
 
@@ -176,20 +177,21 @@ holds_surely() { # PEER STREAMS
 
 # The daemon has a CPU for itself; its client shares another one with the upstream.
 row_hold() {
+    [ "$1" != floor ] || return 0
     pin_apart "$1"
     hold_cpu=$other
     [ "$1" != direct ] || hold_cpu=$one
-    low=0 high=500
+    low=0 high=500 held=''
     while holds_surely "$1" $high; do
-        low=$high
+        low=$high held=$seen
         high=$((high * 3 / 2))
         [ $high -le 9000 ] || break
     done
     while [ $((high - low)) -gt $((low / 16 + 20)) ]; do
         middle=$(((low + high) / 2))
-        if holds_surely "$1" $middle; then low=$middle; else high=$middle; fi
+        if holds_surely "$1" $middle; then low=$middle held=$seen; else high=$middle; fi
     done
-    echo "hold $1 streams=$low" >>"$results"
+    echo "hold $1 streams=$low $held" >>"$results"
 }
 
 # ---- What a call costs when there is much else ----
@@ -236,7 +238,10 @@ scale_up() { # KIND N
 row_scale() {
     [ "$1" = completiond ] || return 0
     for kind in connections uids streams queued; do
-        [ $kind != uids ] || [ "$(id -u)" = 0 ] || continue
+        if [ $kind = uids ] && [ "$(id -u)" != 0 ]; then
+            echo "scale, uids skipped: it takes root" >&2
+            continue
+        fi
         # The daemon keeps descriptors for its upstreams: of 20,000 all callers together may have
         # 9,968, and one user 7,476.
         case $kind in

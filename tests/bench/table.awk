@@ -71,6 +71,13 @@ function head(text, columns, n, line) {
     }
     value[$1, $2, r, "host_us"] = value[$1, $2, r, "client_us"] + value[$1, $2, r, "daemon_us"]
     value[$1, $2, r, "first_ms"] = value[$1, $2, r, "first_us"] / 1000
+    if ($1 == "hold") {
+        value[$1, $2, r, "client_busy"] = value[$1, $2, r, "client_us"] * value[$1, $2, r, "per_s"] / 1e4
+        value[$1, $2, r, "daemon_busy"] = value[$1, $2, r, "daemon_us"] * value[$1, $2, r, "per_s"] / 1e4
+        value[$1, $2, r, "upstream_percent"] = value[$1, $2, r, "upstream_busy"] * 100
+        value[$1, $2, r, "others_busy"] = \
+            value[$1, $2, r, "client_busy"] + value[$1, $2, r, "upstream_percent"]
+    }
     if ($1 == "memory") {
         value[$1, $2, r, "idle_mib"] = value[$1, $2, r, "idle_kib"] / 1024
         value[$1, $2, r, "connection_kib"] = \
@@ -80,7 +87,7 @@ function head(text, columns, n, line) {
     }
     if ($1 ~ /^(calls|burst|paced)/ && $2 != "floor" && value[$1, $2, r, "upstream_busy"] > busy)
         busy = value[$1, $2, r, "upstream_busy"]
-    if (r > most_rounds)
+    if (r > most_rounds && $1 !~ /^hold_/)
         most_rounds = r
 }
 
@@ -96,12 +103,15 @@ function overview_line(text, format, row, key, how, base, i, line) {
     print line
 }
 
-function overview(i, n, columns) {
-    # Only who was measured.
+# Only who was measured.
+function choose_peers(i, n) {
     for (i = 1; i <= n_peers; i++)
         if (peer[i] in measured)
             peer[++n] = peer[i]
     n_peers = n
+}
+
+function overview(i, columns) {
     for (i = 1; i <= n_peers; i++)
         if (peer[i] != "direct")
             columns = columns (columns ? " | " : "") title(peer[i])
@@ -193,6 +203,21 @@ function memory(i, j, n, list, line) {
     }
 }
 
+function hold(i, p) {
+    if (!("hold" in seen))
+        return
+    head("streams of 20 tokens/s, p99 of delay < 50 ms", "streams | delay p50, us | p99 | " \
+         "CPU of daemon or proxy busy, % | CPU of client and upstream")
+    for (i = 1; i <= n_peers; i++) {
+        p = peer[i]
+        if (rounds("hold", p))
+            printf "| %s | %s | %s | %s | %s | %s |\n", title(p), cell("%.0f", "hold", p, "streams"),
+                cell("%.0f", "hold", p, "delay_p50_us"), cell("%.0f", "hold", p, "delay_p99_us"),
+                cell("%.0f", "hold", p, p == "direct" ? "client_busy" : "daemon_busy"),
+                cell("%.0f", "hold", p, p == "direct" ? "upstream_percent" : "others_busy")
+    }
+}
+
 function scale_line(text, kind, i, n, list, row, line) {
     n = split("10 100 1000 7000 9000 10000", list, " ")
     for (i = 1; i <= n; i++) {
@@ -240,7 +265,10 @@ END {
     n_peers = split(peers, peer, " ")
     printf "%d CPUs, %d rounds: medians, and lowest to highest. ", cpus, most_rounds
     printf "The upstream was busy %.0f %% of the time at most.\n", busy * 100
-    overview()
+    choose_peers()
+    if ("calls" in seen || "latency" in seen || "burst" in seen || "paced" in seen ||
+        "memory" in seen || "cold" in seen || "hold" in seen)
+        overview()
     latency("one call at a time, all on one CPU", "latency")
     latency("the same, free", "latency_free")
     work("64 calls in flight, client and daemon on one CPU", "calls", "calls", 1)
@@ -250,6 +278,7 @@ END {
     work("200 streams of 50 chunks/s, one CPU", "paced", "chunks", 2, 1)
     loads()
     memory()
+    hold()
     scale()
     workers()
 }
