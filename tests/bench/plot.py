@@ -230,7 +230,7 @@ def main():
     graphs = [
         (by_load(data), "Latency against load", "calls per second", "p50, µs", False, True),
         (by_connections(data), "Memory against connections", "idle connections", "RSS, MiB", True, False),
-        (by_streams(data), "Delay against streams of 20 tokens/s", "streams", "p99, ms", True, True),
+        (by_streams(data), "Delay against streams of 20 tokens/s", "streams", "p99, ms", False, True),
     ]
     graphs = [g for g in graphs if g[0]]
     if graphs:

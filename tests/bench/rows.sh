@@ -239,7 +239,7 @@ row_scale() {
     [ "$1" = completiond ] || return 0
     for kind in connections uids streams queued; do
         if [ $kind = uids ] && [ "$(id -u)" != 0 ]; then
-            echo "scale, uids skipped: it takes root" >&2
+            note "scale, uids skipped: it takes root"
             continue
         fi
         # The daemon keeps descriptors for its upstreams: of 20,000 all callers together may have
@@ -256,7 +256,7 @@ row_scale() {
             if scale_up $kind "$n"; then
                 scale_client $kind "$n"
             else
-                echo "scale, $n $kind: not held" >&2
+                note "scale, $n $kind: not held"
             fi
             release
         done
@@ -293,14 +293,14 @@ workers_run() { # WORKERS CPUS KIND OPTIONS...
 row_workers() {
     [ "$1" = completiond ] || return 0
     if [ "$one" = "$other" ]; then
-        echo "workers skipped: there is one CPU" >&2
+        note "workers skipped: there is one CPU"
         return 0
     fi
     for n in 1 2; do
         peer_stop completiond
         n_workers=$n
         if ! peer_start completiond; then
-            echo "workers skipped: the daemon takes no \"workers = $n\"" >&2
+            note "workers skipped: the daemon takes no \"workers = $n\""
             n_workers=''
             peer_start completiond
             return 0

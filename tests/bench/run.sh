@@ -66,6 +66,10 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+note() { # TEXT
+    printf '\r%-70s\n' "$1" >&2
+}
+
 # shellcheck source-path=SCRIPTDIR source=peers.sh
 . "$here/peers.sh"
 # shellcheck source-path=SCRIPTDIR source=rows.sh
@@ -87,7 +91,7 @@ peers=''
 for peer in ${wanted:-$all_peers}; do
     lacks=$(peer_lacks "$peer")
     if [ -n "$lacks" ]; then
-        echo "$peer skipped: $lacks" >&2
+        note "$peer skipped: $lacks"
         continue
     fi
     peer_start "$peer" || { echo "run.sh: $peer does not start" >&2 && exit 1; }
@@ -101,7 +105,7 @@ while [ $i -lt "$rounds" ]; do
         # It takes minutes.
         [ "$row" != hold ] || [ $i -eq 1 ] || [ -n "$rows" ] || continue
         for peer in $peers; do
-            printf '\rround %d of %d: %s %s        ' $i "$rounds" "$row" "$peer" >&2
+            printf '\r%-70s' "round $i of $rounds: $row $peer" >&2
             "row_$row" "$peer"
         done
     done
@@ -112,7 +116,7 @@ while [ $i -lt "$rounds" ]; do
     shift
     peers="$* $first"
 done
-printf '\r%60s\r' '' >&2
+printf '\r%70s\r' '' >&2
 
 awk -v cpus="$(nproc)" -v peers="$known_peers" -f "$here/table.awk" "$results"
 [ -z "$plot" ] || python3 "$here/plot.py" "$results" "$plot"
