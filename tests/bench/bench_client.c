@@ -1,6 +1,6 @@
 /*
- * What a caller of completiond does: gRPC calls over few connections to its socket, on libevent,
- * messages read with protobuf-c.
+ * A caller of completiond with no library between: calls of proto/grpc over few connections to its
+ * socket, on libevent, messages read with protobuf-c.
  */
 #include <errno.h>
 #include <event2/event_struct.h>

@@ -1,8 +1,10 @@
 # The peers of the benchmarks: how each is started, where it listens, which client speaks to it.
 # Sourced by run.sh, which sets source, build, dir, port (the upstream's) and base_url.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2034,SC2154 # variables of run.sh's
 
-# What is known, in the order of the tables.
+# What is known, in the order of the tables. completiond_bare is completiond whose caller does without
+# libcompletion; it is measured when asked for.
+known_peers='direct nginx haproxy grpc_cpp completiond completiond_bare floor'
 all_peers='direct nginx haproxy grpc_cpp completiond floor'
 
 # Why a peer cannot be measured; nothing if it can.
@@ -11,7 +13,7 @@ peer_lacks() { # PEER
     direct) need="$build/tests/bench/bench_direct" ;;
     nginx | haproxy) need=$(sbin "$1" || echo "$1") ;;
     grpc_cpp) need="$build/tests/bench/bench_grpc_server" ;;
-    completiond) need="$build/daemon/completiond" ;;
+    completiond | completiond_bare) need="$build/daemon/completiond" ;;
     floor) need="$build/tests/bench/bench_relay" ;;
     *) echo "no such peer" && return ;;
     esac
@@ -113,7 +115,8 @@ END
 
 peer_configure() { # PEER
     case $1 in
-    nginx | haproxy | completiond) "configure_$1" ;;
+    nginx | haproxy) "configure_$1" ;;
+    completiond*) configure_completiond ;;
     esac
 }
 
@@ -125,11 +128,11 @@ peer_command() { # PEER [activated]
     grpc_cpp)
         echo "exec $build/tests/bench/bench_grpc_server $dir/grpc_cpp.sock $base_url >>$dir/grpc_cpp.log"
         ;;
-    completiond)
+    completiond*)
         # The file stands for the journal: a record for each call, with all fields.
         echo "exec $build/daemon/completiond --config $dir/completiond.conf --log-format json" \
-            "--listen $dir/completiond.sock --metrics-listen $dir/completiond-metrics.sock" \
-            "2>>$dir/completiond.records"
+            "--listen $dir/$1.sock --metrics-listen $dir/$1-metrics.sock" \
+            "2>>$dir/$1.records"
         ;;
     floor) echo "exec $build/tests/bench/bench_relay $dir/floor.sock $port" ;;
     esac
@@ -189,7 +192,10 @@ peer_client() { # PEER
         client="$build/tests/bench/bench_direct --target http://localhost/v1"
         client="$client --socket $dir/$1.sock"
         ;;
-    completiond) client="$build/tests/bench/bench_client --target $dir/completiond.sock" ;;
+    completiond)
+        client="$build/tests/bench/${caller_of_completiond:-bench_library} --target $dir/$1.sock"
+        ;;
+    completiond_bare) client="$build/tests/bench/bench_client --target $dir/$1.sock" ;;
     grpc_cpp) client="$build/tests/bench/bench_grpc_client --target $dir/grpc_cpp.sock" ;;
     floor) client="$build/tests/bench/bench_floor --target $dir/floor.sock" ;;
     esac

@@ -1,6 +1,6 @@
 # The rows of the benchmarks: row_NAME measures one peer once, and adds to $results. Sourced by
 # run.sh, which sets dir, results, build, upstream, base_url and the CPUs all, one and other.
-# shellcheck shell=sh disable=SC2046,SC2154 # lists of processes
+# shellcheck shell=sh disable=SC2034,SC2046,SC2154 # variables of run.sh's, lists
 
 known_rows='latency latency_free calls calls_free burst burst_free paced load memory cold hold
     scale workers'
@@ -9,7 +9,8 @@ pin() { # CPUS PID...
     cpus=$1
     shift
     for pid; do
-        taskset -acp "$cpus" "$pid" >/dev/null
+        # A thread may end meanwhile.
+        taskset -acp "$cpus" "$pid" >/dev/null 2>&1 || kill -0 "$pid"
     done
 }
 
@@ -96,7 +97,7 @@ hold() { # PEER OPTIONS...
     mkfifo "$dir/hold.in" "$dir/hold.out"
     held_by=$1
     shift
-    exec=exec run_client "$held_by" "$all" --hold "$@" <"$dir/hold.in" >"$dir/hold.out" &
+    exec='exec' run_client "$held_by" "$all" --hold "$@" <"$dir/hold.in" >"$dir/hold.out" &
     holder=$!
     runs $holder
     exec 7>"$dir/hold.in"
@@ -176,20 +177,21 @@ holds_surely() { # PEER STREAMS
 
 # The daemon has a CPU for itself; its client shares another one with the upstream.
 row_hold() {
+    [ "$1" != floor ] || return 0
     pin_apart "$1"
     hold_cpu=$other
     [ "$1" != direct ] || hold_cpu=$one
-    low=0 high=500
+    low=0 high=500 held=''
     while holds_surely "$1" $high; do
-        low=$high
+        low=$high held=$seen
         high=$((high * 3 / 2))
         [ $high -le 9000 ] || break
     done
     while [ $((high - low)) -gt $((low / 16 + 20)) ]; do
         middle=$(((low + high) / 2))
-        if holds_surely "$1" $middle; then low=$middle; else high=$middle; fi
+        if holds_surely "$1" $middle; then low=$middle held=$seen; else high=$middle; fi
     done
-    echo "hold $1 streams=$low" >>"$results"
+    echo "hold $1 streams=$low $held" >>"$results"
 }
 
 # ---- What a call costs when there is much else ----
@@ -209,14 +211,19 @@ scale_up() { # KIND N
     groups=$((($2 + 89) / 90))
     case $1 in
     connections) hold completiond --calls "$2" --in-flight "$2" --connections "$2" --one-by-one ;;
-    uids) hold completiond --calls "$2" --in-flight "$2" --connections "$2" --one-by-one --uids ;;
+    uids)
+        # Only the bare client can change who it is.
+        caller_of_completiond=bench_client
+        hold completiond --calls "$2" --in-flight "$2" --connections "$2" --one-by-one --uids
+        caller_of_completiond=''
+        ;;
     streams)
         hold completiond --calls "$2" --in-flight "$2" --connections $groups --model silent \
             --chunks 2
         ;;
     queued)
         # One of them has the only place; nobody is ever answered.
-        exec=exec run_client completiond "$all" --calls $(($2 + 1)) --in-flight $(($2 + 1)) \
+        exec='exec' run_client completiond "$all" --calls $(($2 + 1)) --in-flight $(($2 + 1)) \
             --connections $groups --model stuck >/dev/null &
         holder=$!
         runs $holder
@@ -231,7 +238,10 @@ scale_up() { # KIND N
 row_scale() {
     [ "$1" = completiond ] || return 0
     for kind in connections uids streams queued; do
-        [ $kind != uids ] || [ "$(id -u)" = 0 ] || continue
+        if [ $kind = uids ] && [ "$(id -u)" != 0 ]; then
+            note "scale, uids skipped: it takes root"
+            continue
+        fi
         # The daemon keeps descriptors for its upstreams: of 20,000 all callers together may have
         # 9,968, and one user 7,476.
         case $kind in
@@ -243,10 +253,10 @@ row_scale() {
             peer_stop completiond
             peer_start completiond
             pin_apart completiond
-            if scale_up $kind $n; then
-                scale_client $kind $n
+            if scale_up $kind "$n"; then
+                scale_client $kind "$n"
             else
-                echo "scale, $n $kind: not held" >&2
+                note "scale, $n $kind: not held"
             fi
             release
         done
@@ -283,14 +293,14 @@ workers_run() { # WORKERS CPUS KIND OPTIONS...
 row_workers() {
     [ "$1" = completiond ] || return 0
     if [ "$one" = "$other" ]; then
-        echo "workers skipped: there is one CPU" >&2
+        note "workers skipped: there is one CPU"
         return 0
     fi
     for n in 1 2; do
         peer_stop completiond
         n_workers=$n
         if ! peer_start completiond; then
-            echo "workers skipped: the daemon takes no \"workers = $n\"" >&2
+            note "workers skipped: the daemon takes no \"workers = $n\""
             n_workers=''
             peer_start completiond
             return 0

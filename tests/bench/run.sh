@@ -6,16 +6,17 @@
 #
 # Rows: latency, latency_free, calls, calls_free, burst, burst_free, paced, load, memory, cold, hold,
 # scale, workers; all of them if nothing is said. Peers: direct, nginx, haproxy, grpc_cpp,
-# completiond, floor. README.md says what they are.
+# completiond, floor, and when asked for completiond_bare. README.md says what they are.
 # --results keeps what was measured, and adds to what is there: the tables are of all of it.
 #
 # Builds the release preset first; --build takes what is built there instead. Everything is made in
 # a directory of its own and ended on the way out.
+# shellcheck disable=SC2034 # variables for what is sourced
 set -eu
 
 source=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 here=$source/tests/bench
-rounds=5 build='' results='' rows='' wanted=''
+rounds=5 build='' results='' plot='' rows='' wanted=''
 usage() {
     sed -n '4,5s/^# *//p' "$0" >&2
     exit 2
@@ -65,9 +66,13 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# shellcheck source=peers.sh
+note() { # TEXT
+    printf '\r%-70s\n' "$1" >&2
+}
+
+# shellcheck source-path=SCRIPTDIR source=peers.sh
 . "$here/peers.sh"
-# shellcheck source=rows.sh
+# shellcheck source-path=SCRIPTDIR source=rows.sh
 . "$here/rows.sh"
 
 # All CPUs that this shell may run on, and two of them (one of them twice, if there is only one).
@@ -86,7 +91,7 @@ peers=''
 for peer in ${wanted:-$all_peers}; do
     lacks=$(peer_lacks "$peer")
     if [ -n "$lacks" ]; then
-        echo "$peer skipped: $lacks" >&2
+        note "$peer skipped: $lacks"
         continue
     fi
     peer_start "$peer" || { echo "run.sh: $peer does not start" >&2 && exit 1; }
@@ -97,8 +102,10 @@ i=0
 while [ $i -lt "$rounds" ]; do
     i=$((i + 1))
     for row in ${rows:-$known_rows}; do
+        # It takes minutes.
+        [ "$row" != hold ] || [ $i -eq 1 ] || [ -n "$rows" ] || continue
         for peer in $peers; do
-            printf '\rround %d of %d: %s %s        ' $i "$rounds" "$row" "$peer" >&2
+            printf '\r%-70s' "round $i of $rounds: $row $peer" >&2
             "row_$row" "$peer"
         done
     done
@@ -109,6 +116,7 @@ while [ $i -lt "$rounds" ]; do
     shift
     peers="$* $first"
 done
-printf '\r%60s\r' '' >&2
+printf '\r%70s\r' '' >&2
 
-awk -v cpus="$(nproc)" -v peers="$all_peers" -f "$here/table.awk" "$results"
+awk -v cpus="$(nproc)" -v peers="$known_peers" -f "$here/table.awk" "$results"
+[ -z "$plot" ] || python3 "$here/plot.py" "$results" "$plot"

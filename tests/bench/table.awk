@@ -13,14 +13,18 @@ function median(list, n, i, j, t) {
     return n % 2 ? list[(n + 1) / 2] : (list[n / 2] + list[n / 2 + 1]) / 2
 }
 
+function rounds(row, peer) {
+    return (row, peer) in n_rounds ? n_rounds[row, peer] : 0
+}
+
 # Of a column: as it is (how ""); less another peer's ("-"); by another peer's ("/"); or what it is
 # more than direct, by what another peer is more ("more"). "": there is none.
 function of(row, peer, key, how, base, list, i, n, a, b, d) {
-    n = n_rounds[row, peer] + 0
-    if (how && n_rounds[row, base] + 0 < n)
-        n = n_rounds[row, base] + 0
-    if (how == "more" && n_rounds[row, "direct"] + 0 < n)
-        n = n_rounds[row, "direct"] + 0
+    n = rounds(row, peer)
+    if (how && rounds(row, base) < n)
+        n = rounds(row, base)
+    if (how == "more" && rounds(row, "direct") < n)
+        n = rounds(row, "direct")
     for (i = 1; i <= n; i++) {
         a = value[row, peer, i, key]; b = value[row, base, i, key]
         if (how == "more") {
@@ -59,6 +63,7 @@ function head(text, columns, n, line) {
 
 {
     seen[$1] = 1
+    measured[$2] = 1
     r = ++n_rounds[$1, $2]
     for (i = 3; i <= NF; i++) {
         split($i, pair, "=")
@@ -66,6 +71,13 @@ function head(text, columns, n, line) {
     }
     value[$1, $2, r, "host_us"] = value[$1, $2, r, "client_us"] + value[$1, $2, r, "daemon_us"]
     value[$1, $2, r, "first_ms"] = value[$1, $2, r, "first_us"] / 1000
+    if ($1 == "hold") {
+        value[$1, $2, r, "client_busy"] = value[$1, $2, r, "client_us"] * value[$1, $2, r, "per_s"] / 1e4
+        value[$1, $2, r, "daemon_busy"] = value[$1, $2, r, "daemon_us"] * value[$1, $2, r, "per_s"] / 1e4
+        value[$1, $2, r, "upstream_percent"] = value[$1, $2, r, "upstream_busy"] * 100
+        value[$1, $2, r, "others_busy"] = \
+            value[$1, $2, r, "client_busy"] + value[$1, $2, r, "upstream_percent"]
+    }
     if ($1 == "memory") {
         value[$1, $2, r, "idle_mib"] = value[$1, $2, r, "idle_kib"] / 1024
         value[$1, $2, r, "connection_kib"] = \
@@ -75,7 +87,7 @@ function head(text, columns, n, line) {
     }
     if ($1 ~ /^(calls|burst|paced)/ && $2 != "floor" && value[$1, $2, r, "upstream_busy"] > busy)
         busy = value[$1, $2, r, "upstream_busy"]
-    if (r > most_rounds)
+    if (r > most_rounds && $1 !~ /^hold_/)
         most_rounds = r
 }
 
@@ -89,6 +101,14 @@ function overview_line(text, format, row, key, how, base, i, line) {
         if (peer[i] != "direct")
             line = line " " cell(format, row, peer[i], key, how, base) " |"
     print line
+}
+
+# Only who was measured.
+function choose_peers(i, n) {
+    for (i = 1; i <= n_peers; i++)
+        if (peer[i] in measured)
+            peer[++n] = peer[i]
+    n_peers = n
 }
 
 function overview(i, columns) {
@@ -119,7 +139,7 @@ function latency(text, row, i) {
         return
     head(text, "p50, us | p99, us | added p50 | added p99 | added p50 x nginx")
     for (i = 1; i <= n_peers; i++)
-        if ((row, peer[i]) in n_rounds)
+        if (rounds(row, peer[i]))
             printf "| %s | %s | %s | %s | %s | %s |\n", title(peer[i]),
                 cell("%.1f", row, peer[i], "p50_us"), cell("%.1f", row, peer[i], "p99_us"),
                 cell("%.1f", row, peer[i], "p50_us", "-", "direct"),
@@ -134,7 +154,7 @@ function work(text, row, unit, digits, delays, i, f, line) {
     head(text, unit " per s | CPU us each: client | daemon | host x direct" \
          (delays ? " | delay p50, us | p99 | added p50 | added p99" : ""))
     for (i = 1; i <= n_peers; i++) {
-        if (!((row, peer[i]) in n_rounds))
+        if (!rounds(row, peer[i]))
             continue
         line = sprintf("| %s | %s | %s | %s | %s |", title(peer[i]),
             cell("%.0f", row, peer[i], "per_s"), cell(f, row, peer[i], "client_us"),
@@ -158,7 +178,7 @@ function loads(i, j, n, list, line, columns) {
         columns = columns (columns ? " | " : "") list[j]
     head("calls in flight: p50 of the latency, us", columns)
     for (i = 1; i <= n_peers; i++) {
-        if (!(("load_1", peer[i]) in n_rounds))
+        if (!rounds("load_1", peer[i]))
             continue
         line = "| " title(peer[i]) " |"
         for (j = 1; j <= n; j++)
@@ -174,7 +194,7 @@ function memory(i, j, n, list, line) {
               "connections_4000_kib streams_1000_kib", list, " ")
     head("RSS, KiB", "idle | 10 connections | 100 | 1,000 | 4,000 | 1,000 streams")
     for (i = 1; i <= n_peers; i++) {
-        if (!(("memory", peer[i]) in n_rounds))
+        if (!rounds("memory", peer[i]))
             continue
         line = "| " title(peer[i]) " |"
         for (j = 1; j <= n; j++)
@@ -183,22 +203,37 @@ function memory(i, j, n, list, line) {
     }
 }
 
-function scale_line(text, kind, i, n, list, line) {
+function hold(i, p) {
+    if (!("hold" in seen))
+        return
+    head("streams of 20 tokens/s, p99 of delay < 50 ms", "streams | delay p50, us | p99 | " \
+         "CPU of daemon or proxy busy, % | CPU of client and upstream")
+    for (i = 1; i <= n_peers; i++) {
+        p = peer[i]
+        if (rounds("hold", p))
+            printf "| %s | %s | %s | %s | %s | %s |\n", title(p), cell("%.0f", "hold", p, "streams"),
+                cell("%.0f", "hold", p, "delay_p50_us"), cell("%.0f", "hold", p, "delay_p99_us"),
+                cell("%.0f", "hold", p, p == "direct" ? "client_busy" : "daemon_busy"),
+                cell("%.0f", "hold", p, p == "direct" ? "upstream_percent" : "others_busy")
+    }
+}
+
+function scale_line(text, kind, i, n, list, row, line) {
     n = split("10 100 1000 7000 9000 10000", list, " ")
-    line = "| " text " |"
-    for (i = 1; i <= n; i++)
-        if ("scale_" kind "_" list[i] in seen)
-            line = line " " list[i] ": " cell("%.1f", "scale_" kind "_" list[i], "completiond",
-                "host_us") " |"
-    if (line ~ /:/)
-        print line
+    for (i = 1; i <= n; i++) {
+        row = "scale_" kind "_" list[i]
+        if (row in seen)
+            line = line (list[i] > 1000 && list[i] < 10000 ? " " list[i] ": " : " ") \
+                cell("%.1f", row, "completiond", "host_us") " |"
+    }
+    if (line)
+        print "| " text " |" line
 }
 
 function scale() {
-    if (!("scale_connections_10" in seen || "scale_uids_10" in seen || "scale_streams_10" in seen ||
-          "scale_queued_10" in seen))
+    if (!("scale_connections_10" in seen))
         return
-    head("completiond: host CPU us per call, 64 in flight, beside so many", "||")
+    head("completiond: host CPU us per call, 64 in flight, beside others", "10 | 100 | 1000 | 10000")
     scale_line("idle connections", "connections")
     scale_line("users, a connection each", "uids")
     scale_line("open streams", "streams")
@@ -230,7 +265,10 @@ END {
     n_peers = split(peers, peer, " ")
     printf "%d CPUs, %d rounds: medians, and lowest to highest. ", cpus, most_rounds
     printf "The upstream was busy %.0f %% of the time at most.\n", busy * 100
-    overview()
+    choose_peers()
+    if ("calls" in seen || "latency" in seen || "burst" in seen || "paced" in seen ||
+        "memory" in seen || "cold" in seen || "hold" in seen)
+        overview()
     latency("one call at a time, all on one CPU", "latency")
     latency("the same, free", "latency_free")
     work("64 calls in flight, client and daemon on one CPU", "calls", "calls", 1)
@@ -240,6 +278,7 @@ END {
     work("200 streams of 50 chunks/s, one CPU", "paced", "chunks", 2, 1)
     loads()
     memory()
+    hold()
     scale()
     workers()
 }
