@@ -71,11 +71,14 @@ static bool is_past(int64_t since_us, int64_t limit_us, int64_t now_us)
     return limit_us != CONFIG_INFINITY && now_us - since_us >= limit_us;
 }
 
+/* Who only watches the daemon's health owes nothing until it drains. */
 static bool needs_watching(const struct connection *c)
 {
+    size_t n_resting = c->worker->draining ? 0 : c->n_watches;
+
     return !c->heard || c->verdict == ADMISSION_REFUSED ||
            grpc_server_session_midway_since(c->session) >= 0 ||
-           grpc_server_session_n_calls(c->session) > 0 ||
+           grpc_server_session_n_calls(c->session) > n_resting ||
            buffer_length(grpc_server_session_output(c->session)) > 0;
 }
 

@@ -117,6 +117,28 @@ static void test_streams_that_stand_do_not_hold_the_end_up(void **state)
     raw_close(&r);
 }
 
+/* Its window has room for the first word, and not for the last. */
+static void test_a_watcher_who_is_not_listening_is_given_up(void **state)
+{
+    struct scene *s = *state;
+    struct raw r;
+
+    scene_start(s, serve, NULL, PATIENT "caller_stall_timeout = 500ms\n");
+    raw_open(&r, s->daemon.socket);
+    peer_hello(&r.sent);
+    peer_setting(&r.sent, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 7);
+    peer_call(&r.sent, 1, PEER_REQUEST(GRPC_HEALTH_WATCH_PATH), "");
+    assert_true(raw_send(&r));
+    while (buffer_length(&r.peer.data) < 7)
+        assert_true(raw_read(&r));
+    daemon_signal(&s->daemon, SIGTERM);
+    raw_await(&r, "grpc-status: 14");
+    assert_int_equal(buffer_length(&r.peer.data), 7);
+    raw_await_close(&r);
+    daemon_wait_exit(&s->daemon, 0);
+    raw_close(&r);
+}
+
 static void test_calls_in_flight_go_on_while_watchers_are_told(void **state)
 {
     struct scene *s = *state;
@@ -332,6 +354,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         scene_test(test_watchers_are_told_of_the_end_and_do_not_hold_it_up),
         scene_test(test_streams_that_stand_do_not_hold_the_end_up),
+        scene_test(test_a_watcher_who_is_not_listening_is_given_up),
         scene_test(test_calls_in_flight_go_on_while_watchers_are_told),
         scene_test(test_watches_of_a_connection_are_bounded),
         scene_test(test_a_watch_ends_at_its_deadline),

@@ -135,7 +135,42 @@ const tests = {
       client.makeUnaryRequest('/completion.v1.Completions/Nothing', (x) => x, (x) => x, Buffer.alloc(0), resolve));
     assert.strictEqual(error.code, grpc.status.UNIMPLEMENTED);
   },
+  async reflectionV1({ socket }) {
+    await reflect(socket, 'v1');
+  },
+  async reflectionV1alpha({ socket }) {
+    await reflect(socket, 'v1alpha');
+  },
 };
+
+// A client that has no .proto at all, as people's tools are.
+async function reflect(socket, version) {
+  let GrpcReflection;
+  try {
+    ({ GrpcReflection } = require(require.resolve('grpc-js-reflection-client', { paths: [modules] })));
+  } catch (error) {
+    console.log(`skipped: ${error.code} (grpc-js-reflection-client)`);
+    return;
+  }
+  const target = [`unix:${socket}`, grpc.credentials.createInsecure()];
+  const reflection = new GrpcReflection(...target, {}, version);
+  assert.deepStrictEqual((await reflection.listServices()).sort(), [
+    'completion.v1.Completions', 'completion.v1.Status', 'grpc.health.v1.Health',
+    'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection']);
+  assert.deepStrictEqual((await reflection.listMethods('grpc.health.v1.Health')).map((m) => m.name), ['Check', 'Watch']);
+  await assert.rejects(reflection.getDescriptorBySymbol('completion.v1.Nothing'));
+  const numbers = await reflection.getAllExtensionNumbersOfType('completion.v1.Completion');
+  assert.deepStrictEqual(numbers.extension_number, []);
+
+  const descriptor = await reflection.getDescriptorBySymbol('completion.v1.Completions');
+  const { completion } = descriptor.getPackageObject({ keepCase: true, enums: String, longs: String });
+  const client = new completion.v1.Completions(...target);
+  const answer = await new Promise((resolve, reject) => client.Create(
+    { model: 'echo', prompt_string: 'a\0b é' }, (error, reply) => (error ? reject(error) : resolve(reply))));
+  assert.strictEqual(answer.choices[0].text, 'a\0b é');
+  assert.strictEqual(answer.choices[0].finish_reason, 'FINISH_REASON_STOP');
+  client.close();
+}
 
 async function startDaemon(directory, baseUrl) {
   const socket = path.join(directory, 'rpc.sock');
@@ -172,7 +207,7 @@ async function main() {
   let failed = 0;
   for (const [name, test] of Object.entries(tests)) {
     try {
-      await test({ client, create });
+      await test({ client, create, socket });
       console.log(`ok - ${name}`);
     } catch (error) {
       failed++;

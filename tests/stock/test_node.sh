@@ -10,9 +10,9 @@ mkdir -p "$cache"
 # Two runs at once must not install into one folder at the same time.
 exec 9> "$cache/lock"
 flock 9
-if ! [ -d "$cache/node_modules/@grpc/proto-loader" ]; then
+if ! [ -d "$cache/node_modules/grpc-js-reflection-client" ]; then
   npm install --prefix "$cache" --no-audit --no-fund --no-save --loglevel=error \
-    @grpc/grpc-js@1 @grpc/proto-loader@0.8 >"$cache/log" 2>&1 ||
+    @grpc/grpc-js@1 @grpc/proto-loader@0.8 grpc-js-reflection-client@1 >"$cache/log" 2>&1 ||
     { tail -3 "$cache/log"; echo "skipped: npm can't install @grpc/grpc-js"; exit 77; }
 fi
 flock -u 9

@@ -7,7 +7,9 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 ! grep -rn "^import" "$1" --include=*.proto || { echo "an import that clients would need"; exit 1; }
-protoc -I "$1" --cpp_out="$out" --python_out="$out" completion/v1/completion.proto grpc/health/v1/health.proto
+files=$(cd "$1" && find . -name '*.proto' -printf '%P\n')
+# shellcheck disable=SC2086 # a list of words
+protoc -I "$1" --cpp_out="$out" --python_out="$out" $files
 /usr/bin/python3 - "$out" <<'P'
 import sys
 try:
@@ -21,6 +23,12 @@ request = pb.CreateCompletionRequest(temperature=0, echo=False, suffix="")
 again = pb.CreateCompletionRequest.FromString(request.SerializeToString())
 assert again.HasField("temperature") and again.HasField("echo") and again.HasField("suffix")
 assert not again.HasField("n") and again.WhichOneof("prompt") is None
+# ErrorStatus reads what google.rpc.Status writes: code, message, Any of type and bytes.
+detail = pb.ErrorDetail(reason="R", retryable=False)
+value = detail.SerializeToString()
+any_message = b"\x0a\x01t\x12" + bytes([len(value)]) + value
+status = pb.ErrorStatus.FromString(b"\x08\x05\x12\x01m\x1a" + bytes([len(any_message)]) + any_message)
+assert status.code == 5 and status.message == "m" and status.details[0].value == detail
 for message in pb.DESCRIPTOR.message_types_by_name.values():
     for field in message.fields:
         if field.label != field.LABEL_REPEATED:
@@ -28,5 +36,5 @@ for message in pb.DESCRIPTOR.message_types_by_name.values():
 P
 command -v g++ >/dev/null && [ -e /usr/include/google/protobuf/message.h ] ||
   { echo "skipped: the C++ half needs g++ and libprotobuf-dev"; exit 77; }
-g++ -std=c++17 -fsyntax-only -I "$out" "$out/completion/v1/completion.pb.cc" "$out/grpc/health/v1/health.pb.cc"
+find "$out" -name '*.pb.cc' -exec g++ -std=c++17 -fsyntax-only -I "$out" {} +
 echo "ok"
