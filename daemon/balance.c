@@ -23,14 +23,15 @@ static enum rank rank_of(const struct load *l, bool has_failed, int64_t now_us)
     return b->n_failures == 0 ? RANK_RESTING : !breaker_is_open(b) ? RANK_UNREACHABLE : RANK_OPEN;
 }
 
-int balance_choose(struct balance *b, uint64_t tried, int64_t now_us, int64_t *ret_wait_us)
+int balance_choose(const struct balance *b, uint64_t tried, uint64_t chance, int64_t now_us,
+                   int64_t *ret_wait_us)
 {
     unsigned best_rank = RANK_NEVER;
-    size_t best = 0, at = b->first;
+    size_t best = 0, at = chance % b->n;
     int64_t wait_us = INT64_MAX;
 
     for (size_t i = 0; i < b->n; i++, at++) {
-        if (at >= b->n)
+        if (at == b->n)
             at = 0;
         const struct load *l = b->loads[at];
         unsigned rank = rank_of(l, tried != 0, now_us);
@@ -49,7 +50,6 @@ int balance_choose(struct balance *b, uint64_t tried, int64_t now_us, int64_t *r
         *ret_wait_us = wait_us;
         return -1;
     }
-    b->first = best + 1;
     load_try(b->loads[best], now_us);
     return (int)best;
 }

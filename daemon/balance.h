@@ -1,9 +1,9 @@
 /*
  * Which of an upstream's servers the next call asks: the one that has the fewest of our calls, of
- * those that are well. Servers that have as many take turns. Pure.
- * A balance is one thread's; the loads may be shared.
+ * those that are well; among equals chance decides, because hosts that know nothing of each other
+ * share servers better like that than by turns (tests/bench/bench_fleet_sim.py). Pure.
  *
- * Choosing looks at each server once, and takes no memory.
+ * Choosing looks at each server once, and takes no memory and no lock.
  */
 #ifndef BALANCE_H
 #define BALANCE_H
@@ -18,7 +18,6 @@
 struct balance {
     struct load *const *loads; /* not owned */
     size_t n;
-    size_t first; /* which of those that are as good takes the next call */
 };
 
 /*
@@ -27,7 +26,8 @@ struct balance {
  * last. -1: none of them could be reached lately; *ret_wait_us are the microseconds until one is
  * tried.
  */
-int balance_choose(struct balance *b, uint64_t tried, int64_t now_us, int64_t *ret_wait_us);
+int balance_choose(const struct balance *b, uint64_t tried, uint64_t chance, int64_t now_us,
+                   int64_t *ret_wait_us);
 
 /* There is one that this call has not asked, and that is well as far as is known. */
 bool balance_has_other(const struct balance *b, uint64_t tried, int64_t now_us);

@@ -91,7 +91,6 @@ struct curl_slist *upstream_headers_free(struct curl_slist *nodes)
 
 /* ---- Servers ---- */
 
-/* Daemons of several hosts that start together do not all begin with the same one. */
 static int balance_init(struct upstream *u)
 {
     size_t n = u->settings->n_endpoints;
@@ -105,11 +104,7 @@ static int balance_init(struct upstream *u)
             return r;
         u->loads[i] = u->endpoints[i].load;
     }
-    u->balance = (struct balance){
-        .loads = u->loads,
-        .n = n,
-        .first = n > 1 ? (size_t)(worker_chance(u->worker) % n) : 0,
-    };
+    u->balance = (struct balance){.loads = u->loads, .n = n};
     return 0;
 }
 
@@ -185,7 +180,8 @@ struct retry_budget *upstream_retry_budget(struct upstream *u)
 struct endpoint *upstream_choose_endpoint(struct upstream *u, uint64_t *tried, int64_t now_us,
                                           int64_t *ret_wait_us)
 {
-    int at = balance_choose(&u->balance, *tried, now_us, ret_wait_us);
+    uint64_t chance = u->balance.n > 1 ? worker_chance(u->worker) : 0;
+    int at = balance_choose(&u->balance, *tried, chance, now_us, ret_wait_us);
 
     if (at < 0)
         return NULL;

@@ -55,15 +55,18 @@ static void test_calls_go_to_the_least_loaded(void **state)
     scene_stop(f->scene);
 }
 
-static void test_equals_take_turns_on_kept_connections(void **state)
+/* So many calls that all of them are asked, unless chance were out of its mind. */
+enum { MANY = 200 };
+
+static void test_equals_are_all_asked_on_kept_connections(void **state)
 {
     struct fleet *f = *state;
 
     fleet_start(f, 15, NULL);
-    for (size_t i = 0; i < 5 * FLEET_N; i++)
+    for (size_t i = 0; i < MANY; i++)
         fleet_ask(f, i % 2 ? RPC_CREATE : RPC_CREATE_STREAM);
     for (size_t i = 0; i < FLEET_N; i++) {
-        assert_int_equal(fleet_n_asked(f, i), 5);
+        assert_true(fleet_n_asked(f, i) > MANY / 20);
         assert_int_equal(fake_count(f->fakes[i], FAKE_ACCEPTED), 1);
     }
     scene_stop(f->scene);
@@ -97,10 +100,10 @@ static void test_sockets_and_ports_may_be_mixed(void **state)
     struct fake *fake = fake_new(path, fleet_serve, &server);
     snprintf(settings, sizeof settings, "base_url = %s\n", fake_base_url(fake));
     fleet_start(f, 1, settings);
-    for (size_t i = 0; i < 10; i++)
+    for (size_t i = 0; i < MANY; i++)
         n += fleet_ask(f, RPC_CREATE) == 'u';
-    assert_int_equal(n, 5);
-    assert_int_equal(fleet_n_asked(f, 0), 5);
+    assert_in_range(n, 1, MANY - 1);
+    assert_int_equal(fleet_n_asked(f, 0), MANY - n);
     scene_stop(f->scene);
     fake_free(fake);
 }
@@ -115,9 +118,9 @@ static void test_a_dead_one_is_not_seen(void **state)
     fleet_reserve(f, 1);
     /* Nothing was sent: it is no retry. */
     fleet_start(f, 3, "max_retries = 0\n");
-    for (size_t i = 0; i < 40; i++)
+    for (size_t i = 0; i < MANY; i++)
         fleet_ask(f, i % 2 ? RPC_CREATE : RPC_CREATE_STREAM);
-    assert_int_equal(fleet_n_asked(f, 0) + fleet_n_asked(f, 1), 40);
+    assert_int_equal(fleet_n_asked(f, 0) + fleet_n_asked(f, 1), MANY);
 
     Completion__V1__GetStatusResponse *s = fleet_status(f);
     const Completion__V1__UpstreamStatus *u = s->upstreams[0];
@@ -353,7 +356,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         endpoint_test(test_calls_go_to_the_least_loaded),
-        endpoint_test(test_equals_take_turns_on_kept_connections),
+        endpoint_test(test_equals_are_all_asked_on_kept_connections),
         endpoint_test(test_a_slow_one_gets_no_more_while_others_have_less),
         endpoint_test(test_sockets_and_ports_may_be_mixed),
         endpoint_test(test_a_dead_one_is_not_seen),

@@ -176,7 +176,7 @@ static bool is_ended_and_not_at(struct fleet *f, struct grpc_client_call *call, 
 struct grpc_client_call *fleet_hold_one(struct fleet *f, size_t server)
 {
     f->servers[server].mode = SERVER_HOLD;
-    for (size_t i = 0; i < FLEET_N; i++) {
+    for (size_t i = 0; i < 1000; i++) {
         struct grpc_client_call *call = fleet_begin(f, RPC_CREATE);
         struct rpc_result result;
         if (!is_ended_and_not_at(f, call, server))
