@@ -14,9 +14,30 @@
 
 enum { ERROR_BODY_MAX_BYTES = 65536 };
 
-static const char *upstream_name(const struct call *call)
+enum { WHO_SIZE = 512 };
+
+/* Who was asked, for the caller: "NAME", and where it is one of several. */
+static const char *who(const struct call *call, char out[static WHO_SIZE])
 {
-    return upstream_settings(call->upstream)->name;
+    const struct upstream *u = call->upstream;
+    int n = snprintf(out, WHO_SIZE, "\"%.64s\"", upstream_settings(u)->name);
+
+    if (upstream_n_endpoints(u) > 1)
+        snprintf(out + n, WHO_SIZE - (size_t)n, " at %.200s", endpoint_name(call->endpoint));
+    return out;
+}
+
+/* Who was asked before that; "" where nobody was, or there is nobody else. */
+static const char *who_else(const struct call *call, char out[static WHO_SIZE])
+{
+    uint64_t others = call->tried & ~endpoint_bit(call->endpoint);
+    static const char prefix[] = "; before that it was asked at ";
+
+    *out = '\0';
+    if (others)
+        upstream_name_endpoints(call->upstream, others, stpcpy(out, prefix),
+                                WHO_SIZE / 2 - sizeof prefix);
+    return out;
 }
 
 /* PHASE_RESOLVE and those behind it are in the order of enum transfer_phase. */
@@ -88,7 +109,7 @@ static void fail_as_upstream_says(struct call *call, int http_status, const uint
                                   size_t len)
 {
     struct translate_error e;
-    char text[GRPC_MESSAGE_MAX], status[32] = "";
+    char text[GRPC_MESSAGE_MAX], status[32] = "", name[WHO_SIZE], others[WHO_SIZE];
 
     translate_error(http_status, body, len, sent_key(call), buffer_bytes(&call->request->bytes),
                     buffer_length(&call->request->bytes), &e);
@@ -96,9 +117,10 @@ static void fail_as_upstream_says(struct call *call, int http_status, const uint
         snprintf(status, sizeof status, " answered %d", http_status);
     else
         snprintf(status, sizeof status, " reported an error");
+    who_else(call, others);
     /* The hint must not be what is cut. */
-    snprintf(text, sizeof text, "upstream \"%.64s\"%s%s%.*s%s", upstream_name(call), status,
-             *e.message ? ": " : "", 600, e.message, hint_for(e.reason));
+    snprintf(text, sizeof text, "upstream %s%s%s%.*s%s%s", who(call, name), status,
+             *e.message ? ": " : "", *others ? 350 : 600, e.message, others, hint_for(e.reason));
     if (e.status == GRPC_UNAUTHENTICATED && !call->own_key)
         upstream_complain(call->upstream, http_status);
     fail_attempt(call,
@@ -136,23 +158,23 @@ static void fail_as_error_body_says(struct call *call)
 
 static void fail_as_malformed(struct call *call, const char *why)
 {
-    char text[512];
+    char text[GRPC_MESSAGE_MAX], name[WHO_SIZE];
 
     snprintf(text, sizeof text,
-             "upstream \"%s\" sent what is not an answer of the Completions API: %s; check that "
+             "upstream %s sent what is not an answer of the Completions API: %s; check that "
              "base_url is that of such a server",
-             upstream_name(call), why);
+             who(call, name), why);
     fail(call, GRPC_INTERNAL, "BAD_UPSTREAM_RESPONSE", false, text);
 }
 
 static void fail_without_choices(struct call *call)
 {
-    char text[512];
+    char text[GRPC_MESSAGE_MAX], name[WHO_SIZE];
 
     snprintf(text, sizeof text,
-             "upstream \"%s\" answered, but not in the form of the Completions API (no "
+             "upstream %s answered, but not in the form of the Completions API (no "
              "\"choices\"): base_url seems to lack /v1",
-             upstream_name(call));
+             who(call, name));
     fail(call, GRPC_INTERNAL, "WRONG_BASE_URL", false, text);
 }
 
@@ -290,7 +312,7 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
     enum transfer_outcome outcome = result->outcome;
     bool cut = call->n_replies > 0 || result->phase == TRANSFER_BODY;
     const char *reason = "", *what = "";
-    char timer[96] = "", text[512];
+    char timer[96] = "", text[GRPC_MESSAGE_MAX], name[WHO_SIZE], others[WHO_SIZE];
     int64_t limit_us = 0;
 
     /* libcurl is content with a status line that nothing follows. */
@@ -355,8 +377,8 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
         size_t n = strlen(timer);
         snprintf(timer + n, sizeof timer - n, " (%.6g s)", (double)limit_us / 1e6);
     }
-    snprintf(text, sizeof text, "upstream \"%s\" %s%s%s%s", settings->name, what, timer,
-             *result->reason ? ": " : "", result->reason);
+    snprintf(text, sizeof text, "upstream %s %s%s%s%s%s", who(call, name), what, timer,
+             *result->reason ? ": " : "", result->reason, who_else(call, others));
     fail_attempt(
         call,
         &(struct retry_facts){

@@ -33,13 +33,16 @@ static void fail(struct call *call, enum grpc_status status, const char *reason,
 
 static void fail_for_breaker(struct call *call, int64_t wait_us)
 {
-    char text[256];
+    char text[512], names[256];
 
     snprintf(
         text, sizeof text,
-        "upstream \"%.64s\" was not asked: the last connections to it could not be made (check "
+        "upstream \"%.64s\" was not asked: the last connections to %s could not be made (check "
         "base_url, and that the server runs)",
-        upstream_settings(call->upstream)->name);
+        upstream_settings(call->upstream)->name,
+        upstream_n_endpoints(call->upstream) > 1
+            ? upstream_name_endpoints(call->upstream, UINT64_MAX, names, sizeof names)
+            : "it");
     fail(call, GRPC_UNAVAILABLE, "UPSTREAM_UNREACHABLE", (wait_us + 999) / 1000, text);
 }
 
@@ -126,22 +129,25 @@ static void forget_answer(struct call *call)
 
 static void ask(struct call *call)
 {
-    int64_t wait_us = upstream_wait_us(call->upstream);
+    int64_t wait_us;
+    struct endpoint *endpoint = upstream_choose_endpoint(call->upstream, &call->tried,
+                                                         worker_turn_us(call->worker), &wait_us);
 
-    if (wait_us > 0) {
+    if (!endpoint) {
         fail_for_breaker(call, wait_us);
         return;
     }
+    call->endpoint = endpoint;
     forget_answer(call);
     if (call->is_backing_off)
         end_wait(call, &call->times.backoff_us);
     call->is_backing_off = false;
-    if (call->n_retries == 0)
+    if (call->attempts == 0)
         retry_budget_earn(upstream_retry_budget(call->upstream));
     call->attempts_before = call->attempts;
     call->attempts++;
     call->times.asks_since_us = worker_now_us();
-    if (upstream_start(call->upstream, call->request, call->own_key, call->id, call->stream,
+    if (upstream_start(endpoint, call->request, call->own_key, call->id, call->stream,
                        &answer_handler, call, &call->transfer) < 0)
         call_fail_for_memory(call, -ENOMEM, COMPLETION__V1__PHASE__PHASE_LOCAL);
 }
@@ -205,17 +211,20 @@ bool attempt_again(struct call *call, const struct retry_facts *facts, const cha
         .resend = settings->resend,
         .n_taken = call->n_retries,
         .left_us = time_left_us(call),
+        .elsewhere = upstream_has_other(call->upstream, call->tried),
     };
     int64_t delay_us = retry_delay_us(facts, &limits, arc4random());
+    bool is_free = retry_is_free(facts, &limits);
 
     if (delay_us < 0 || call->n_replies > 0 ||
-        !retry_budget_spend(upstream_retry_budget(call->upstream)) ||
+        (!is_free && !retry_budget_spend(upstream_retry_budget(call->upstream))) ||
         worker_arm(&call->backoff, delay_us) < 0)
         return false;
     log_debug(call->worker->log,
-              "upstream %s: attempt %u failed (http_status=%d), again in %lld ms", settings->name,
-              call->attempts, call->head.status, (long long)delay_us / 1000);
-    call->n_retries++;
+              "upstream %s: attempt %u at %s failed (http_status=%d), again in %lld ms",
+              settings->name, call->attempts, endpoint_name(call->endpoint), call->head.status,
+              (long long)delay_us / 1000);
+    call->n_retries += !is_free;
     upstream_metrics(call->upstream)->retries[count_attempt(call, reason)]++;
     call->times.waits_since_us = worker_now_us();
     call->is_backing_off = true;

@@ -86,6 +86,8 @@ static void pack_details(const struct call *call, const struct call_error *e, st
     SET(upstream_request_id, call->head.request_id, DETAIL_WORD_MAX_BYTES);
     if (call->upstream)
         SET(upstream, upstream_settings(call->upstream)->name, DETAIL_WORD_MAX_BYTES);
+    if (call->endpoint)
+        SET(endpoint, endpoint_name(call->endpoint), DETAIL_WORD_MAX_BYTES);
 #undef SET
     d.has_http_status = call->head.status > 0;
     d.http_status = call->head.status;
@@ -104,7 +106,7 @@ static void pack_details(const struct call *call, const struct call_error *e, st
     d.has_chunks_sent = true;
     d.chunks_sent = call->n_replies;
 
-    uint8_t packed[DETAIL_MESSAGE_MAX_BYTES + 7 * (DETAIL_WORD_MAX_BYTES + 4) + 128];
+    uint8_t packed[DETAIL_MESSAGE_MAX_BYTES + 8 * (DETAIL_WORD_MAX_BYTES + 4) + 128];
     if (completion__v1__error_detail__get_packed_size(&d) > sizeof packed)
         return;
     size_t len = completion__v1__error_detail__pack(&d, packed);

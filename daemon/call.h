@@ -55,9 +55,11 @@ struct call {
     char model[RECORD_MODEL_SIZE]; /* as asked for, maybe cut; "" before */
 
     /* Towards the upstream; see attempt.c. */
-    struct upstream *upstream;     /* a reference, NULL until chosen */
-    struct upstream_body *request; /* a reference, NULL before */
-    struct transfer *transfer;     /* NULL: none is running */
+    struct upstream *upstream;       /* a reference, NULL until chosen */
+    const struct endpoint *endpoint; /* of the upstream's: the last that was asked, or NULL */
+    uint64_t tried;                  /* endpoints that were asked, as bits */
+    struct upstream_body *request;   /* a reference, NULL before */
+    struct transfer *transfer;       /* NULL: none is running */
     struct queue_place place;
     enum queue_state counted; /* as which the metrics have it */
     struct event backoff;

@@ -4,7 +4,6 @@
  */
 #include "config.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <glob.h>
 #include <grp.h>
@@ -15,6 +14,7 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "config_endpoint.h"
 #include "config_file.h"
 #include "config_value.h"
 #include "environment.h"
@@ -48,7 +48,7 @@ static const struct key daemon_keys[] = {
     }
 static const struct key upstream_keys[] = {
     UPSTREAM("models", models, config_set_words),
-    UPSTREAM("base_url", base_url, config_set_text),
+    UPSTREAM("base_url", base_urls, config_set_words),
     UPSTREAM("auth", auth, config_set_auth),
     UPSTREAM("credential", credential, config_set_text),
     UPSTREAM("credential_file", credential_file, config_set_text),
@@ -96,11 +96,13 @@ static struct config_upstream *upstream_free(struct config_upstream *u)
 {
     if (!u)
         return NULL;
-    char *const texts[] = {u->name,    u->base_url, u->credential, u->credential_file, u->query,
-                           u->ca_file, u->proxy,    u->url,        u->unix_path};
+    char *const texts[] = {u->name,  u->credential, u->credential_file,
+                           u->query, u->ca_file,    u->proxy};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
+    config_endpoints_free(u);
     config_list_free(u->models);
+    config_list_free(u->base_urls);
     config_list_free(u->headers);
     config_list_free(u->drop_parameters);
     secret_free(u->key);
@@ -386,56 +388,6 @@ static int upstream_fail(struct config_error *error, const struct config_upstrea
     return -EINVAL;
 }
 
-/* base_url and query become url and unix_path. */
-static int upstream_set_url(struct config_upstream *u, struct config_error *error)
-{
-    const char *base = u->base_url;
-    char *host_part = NULL;
-
-    if (!base)
-        return upstream_fail(error, u, "base_url is missing");
-    if (strpbrk(base, " \t\"<>\\^`{}?#@"))
-        return upstream_fail(error, u,
-                             "base_url holds a character that it can't hold; a query "
-                             "goes to query =, a key to credential =");
-    if (!strncmp(base, "unix:", 5)) {
-        const char *path = base + 5;
-        const char *colon = strchr(path, ':');
-        size_t len = colon ? (size_t)(colon - path) : strlen(path);
-        if (*path != '/' || len > 107 || (colon && colon[1] && colon[1] != '/'))
-            return upstream_fail(error, u,
-                                 "base_url: write unix:/path/to.sock:/v1, the path of the "
-                                 "socket not longer than 107 characters");
-        if (!(u->unix_path = strndup(path, len)) ||
-            asprintf(&host_part, "http://localhost%s", colon ? colon + 1 : "") < 0)
-            return upstream_fail(error, u, "out of memory");
-    } else if (strncmp(base, "http://", 7) != 0 && strncmp(base, "https://", 8) != 0) {
-        return upstream_fail(error, u, "base_url must begin with https://, http:// or unix:/");
-    } else if (!*(strchr(base, ':') + 3) || strchr(base, ':')[3] == '/') {
-        return upstream_fail(error, u, "base_url has no host");
-    } else if (!(host_part = strdup(base))) {
-        return upstream_fail(error, u, "out of memory");
-    }
-
-    size_t len = strlen(host_part);
-    while (len > 0 && host_part[len - 1] == '/')
-        host_part[--len] = '\0';
-    if (asprintf(&u->url, "%s/completions%s%s", host_part, u->query ? "?" : "",
-                 u->query ? u->query : "") < 0)
-        u->url = NULL;
-    free(host_part);
-    if (!u->url)
-        return upstream_fail(error, u, "out of memory");
-
-    CURLU *parsed = curl_url();
-    CURLUcode code = parsed ? curl_url_set(parsed, CURLUPART_URL, u->url, CURLU_PATH_AS_IS)
-                            : CURLUE_OUT_OF_MEMORY;
-    curl_url_cleanup(parsed);
-    if (code == CURLUE_OUT_OF_MEMORY)
-        return upstream_fail(error, u, "out of memory");
-    return code == CURLUE_OK ? 0 : upstream_fail(error, u, "base_url and query do not make a URL");
-}
-
 /* libcurl looks at the file with each new connection; a mistake should show before all calls fail.
  */
 static int upstream_check_ca(const struct config_upstream *u, struct config_error *error)
@@ -488,8 +440,9 @@ static int upstream_from_environment(struct config *c, const struct environment 
     const struct secret *key = environment ? environment->key : NULL;
     struct config_upstream *u = upstream_get(c, "default");
 
-    if (!u ||
-        !(u->base_url = strdup(base_url && *base_url ? base_url : "https://api.openai.com/v1")) ||
+    if (!base_url || !*base_url)
+        base_url = "https://api.openai.com/v1";
+    if (!u || config_list_append(&u->base_urls, base_url, strlen(base_url)) < 0 ||
         (key && secret_new(key->text, key->len, &u->key) < 0)) {
         snprintf(error->text, sizeof error->text, "out of memory");
         return -ENOMEM;
@@ -511,7 +464,8 @@ static int config_complete(struct config *c, const struct environment *environme
         struct config_upstream *u = c->upstreams[i];
         if (!u->models && config_list_append(&u->models, "*", 1) < 0)
             return upstream_fail(error, u, "out of memory");
-        r = upstream_set_url(u, error);
+        const char *fault = config_endpoints_make(u);
+        r = fault ? upstream_fail(error, u, fault) : 0;
         if (r == 0)
             r = upstream_check_ca(u, error);
         if (r == 0)

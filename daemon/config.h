@@ -25,11 +25,23 @@ enum config_http { CONFIG_HTTP_1_1, CONFIG_HTTP_2 };
 
 struct environment;
 
+/* One of the servers that an upstream consists of. */
+struct config_endpoint {
+    char *name;           /* HOST:PORT as in base_url, or the socket's path; base_url if another one
+                           * of the upstream has that */
+    const char *base_url; /* one of base_urls */
+    char *url;            /* to POST to */
+    char *unix_path;      /* NULL: TCP */
+};
+
+/* A call remembers in 64 bits which of them it has asked. */
+enum { CONFIG_ENDPOINTS_MAX = 64 };
+
 /* [upstream NAME] */
 struct config_upstream {
     char *name;
     char **models; /* globs; NULL-terminated, as all lists */
-    char *base_url;
+    char **base_urls;
     enum config_auth auth;
     char *credential, *credential_file;
     char *query;
@@ -44,8 +56,8 @@ struct config_upstream {
     int64_t max_concurrent, max_queued; /* calls */
 
     /* Derived from the above. */
-    char *url;          /* to POST to */
-    char *unix_path;    /* NULL: TCP */
+    struct config_endpoint *endpoints; /* at least one */
+    size_t n_endpoints;
     struct secret *key; /* NULL: none */
 };
 

@@ -68,11 +68,11 @@ static void sample_seconds(struct exposition *e, const char *suffix, const char 
     sample(e, suffix, labels, seconds(us, value));
 }
 
-/* upstream="NAME". A name is whatever the configuration says, on one line. */
-static const char *upstream_label(const char *name, char out[static LABEL_SIZE])
+/* LABEL="NAME". A name is whatever the configuration says, on one line. */
+static const char *name_label(const char *label, const char *name, char out[static LABEL_SIZE])
 {
     char escaped[LABEL_SIZE / 2 - 16];
-    int n = snprintf(out, LABEL_SIZE, "upstream=\"");
+    int n = snprintf(out, LABEL_SIZE, "%s=\"", label);
 
     log_escape(name ? name : "", escaped, sizeof escaped);
     for (const char *c = escaped; *c; c++) {
@@ -82,6 +82,11 @@ static const char *upstream_label(const char *name, char out[static LABEL_SIZE])
     }
     strcpy(out + n, "\"");
     return out;
+}
+
+static const char *upstream_label(const char *name, char out[static LABEL_SIZE])
+{
+    return name_label("upstream", name, out);
 }
 
 static void histogram(struct exposition *e, const char *labels, const struct metrics_histogram *h)
@@ -242,6 +247,36 @@ static void write_reachability(struct exposition *e, const struct worker *w)
                      !upstream_is_down(w->upstreams[i]));
 }
 
+static void write_endpoints(struct exposition *e, const struct worker *w)
+{
+    static const struct {
+        const char *name, *help;
+        enum kind kind;
+    } families[] = {
+        {"endpoint_well", "1, or 0 while calls keep away from it because it failed.", GAUGE},
+        {"endpoint_calls_running", "Calls that it has.", GAUGE},
+        {"endpoint_attempts", "Attempts to ask it.", COUNTER},
+        {"endpoint_faults", "Attempts that failed through its own fault.", COUNTER},
+    };
+    char upstream[LABEL_SIZE], endpoint[LABEL_SIZE], both[2 * LABEL_SIZE];
+
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        begin(e, families[f].name, families[f].kind, families[f].help);
+        for (size_t i = 0; i < w->n_upstreams && i < METRICS_UPSTREAMS_MAX; i++) {
+            const struct upstream *u = w->upstreams[i];
+            upstream_label(upstream_settings(u)->name, upstream);
+            for (size_t k = 0; k < upstream_n_endpoints(u); k++) {
+                struct endpoint_view v = upstream_endpoint_view(u, k);
+                const uint64_t values[] = {v.state == ENDPOINT_OK, v.n_running, v.n_asked,
+                                           v.n_faults};
+                snprintf(both, sizeof both, "%s,%s", upstream,
+                         name_label("endpoint", v.name, endpoint));
+                sample_count(e, families[f].kind == COUNTER ? "_total" : "", both, values[f]);
+            }
+        }
+    }
+}
+
 /* ---- The daemon ---- */
 
 static void write_daemon(struct exposition *e, const struct worker *w)
@@ -283,6 +318,7 @@ void exposition_write(const struct worker *w, bool openmetrics, struct buffer *o
     write_tokens(&e, w->metrics);
     write_numbers(&e, w->metrics);
     write_reachability(&e, w);
+    write_endpoints(&e, w);
     write_daemon(&e, w);
     if (openmetrics)
         buffer_append_string(out, "# EOF\n");

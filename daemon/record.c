@@ -113,6 +113,8 @@ static void add_upstream(struct fields *f, const struct call *call)
 
     if (call->upstream)
         add_text(f, "COMPLETION_UPSTREAM", upstream_settings(call->upstream)->name);
+    if (call->endpoint)
+        add_text(f, "COMPLETION_ENDPOINT", endpoint_name(call->endpoint));
     add_if(f, "COMPLETION_HTTP_STATUS", call->head.status, call->head.status > 0);
     add_number(f, "COMPLETION_ATTEMPTS", call->attempts);
     add_number(f, "COMPLETION_CHUNKS", call->n_replies);

@@ -12,13 +12,20 @@ static bool is_retried_status(int status)
     return status == 408 || status == 409 || status == 429 || (status >= 500 && status <= 599);
 }
 
+bool retry_is_free(const struct retry_facts *f, const struct retry_limits *l)
+{
+    return l->elsewhere && !f->was_sent;
+}
+
 static bool is_retried(const struct retry_facts *f, const struct retry_limits *l)
 {
+    if (retry_is_free(f, l))
+        return true;
     if (f->is_final || l->n_taken >= l->max_retries)
         return false;
     if (f->http_status == 0)
         return !f->was_sent || l->resend;
-    if (f->retry_after_ms > RETRY_AFTER_MAX_MS)
+    if (f->retry_after_ms > RETRY_AFTER_MAX_MS && !l->elsewhere)
         return false;
     if (f->should_retry)
         return f->should_retry == 't';
@@ -31,7 +38,9 @@ int64_t retry_delay_us(const struct retry_facts *f, const struct retry_limits *l
 
     if (!is_retried(f, l))
         return -1;
-    if (f->http_status != 0 && f->retry_after_ms > 0) {
+    if (l->elsewhere) {
+        us = 0;
+    } else if (f->http_status != 0 && f->retry_after_ms > 0) {
         us = f->retry_after_ms * 1000;
     } else {
         for (unsigned k = 0; k < l->n_taken && ms < BACKOFF_MAX_MS; k++)

@@ -28,10 +28,16 @@ struct retry_limits {
     bool resend;      /* a request whose fate is unknown may be sent again */
     unsigned n_taken; /* retries of this call so far */
     int64_t left_us;  /* until the caller's deadline; INT64_MAX: none */
+    bool elsewhere;   /* a server that this call has not asked would get the next attempt */
 };
 
-/* How long to wait before the next attempt, in microseconds; -1: there is none. chance: any number,
- * for the jitter. */
+/* The request never left, and there is another server: that one gets it as the next address of a
+ * name would, and it counts as no retry. */
+bool retry_is_free(const struct retry_facts *facts, const struct retry_limits *limits);
+
+/* How long to wait before the next attempt, in microseconds; -1: there is none. Another server is
+ * asked at once: the SDKs' rules give the same one time to recover. chance: any number, for the
+ * jitter. */
 int64_t retry_delay_us(const struct retry_facts *facts, const struct retry_limits *limits,
                        uint32_t chance);
 

@@ -17,17 +17,20 @@
 
 /* Numbers of the repeated fields of GetStatusResponse. */
 enum { FIELD_UPSTREAMS = 11, FIELD_USERS = 12 };
+/* Of UpstreamStatus. */
+enum { FIELD_ENDPOINTS = 14 };
 
 enum { BASE_URL_SIZE = 512 };
 
-/* field 0: the message itself. */
-static void append_message(struct buffer *out, uint32_t field, const ProtobufCMessage *message)
+/* field 0: the message itself. n_more: bytes that the caller will append, and that belong to it. */
+static void append_message(struct buffer *out, uint32_t field, const ProtobufCMessage *message,
+                           size_t n_more)
 {
     size_t len = protobuf_c_message_get_packed_size(message);
 
     if (field > 0) {
         wire_append_tag(out, field, WIRE_LEN);
-        wire_append_varint(out, len);
+        wire_append_varint(out, len + n_more);
     }
     uint8_t *p = buffer_reserve(out, len);
     if (p)
@@ -59,6 +62,56 @@ static void set_latencies(Completion__V1__UpstreamStatus *s, const struct metric
     }
 }
 
+/* What an EndpointStatus points to, while it is being packed. */
+struct endpoint_texts {
+    char name[BASE_URL_SIZE], base_url[BASE_URL_SIZE];
+};
+
+static void set_endpoint(Completion__V1__EndpointStatus *s, const struct endpoint_view *e,
+                         struct endpoint_texts *texts)
+{
+    static const Completion__V1__EndpointState states[] = {
+        [ENDPOINT_OK] = COMPLETION__V1__ENDPOINT_STATE__ENDPOINT_STATE_OK,
+        [ENDPOINT_RESTING] = COMPLETION__V1__ENDPOINT_STATE__ENDPOINT_STATE_RESTING,
+        [ENDPOINT_UNREACHABLE] = COMPLETION__V1__ENDPOINT_STATE__ENDPOINT_STATE_UNREACHABLE,
+    };
+
+    completion__v1__endpoint_status__init(s);
+    SET(s, name, text_of(log_escape(e->name, texts->name, sizeof texts->name)));
+    /* config_endpoint.c lets it have neither a user, a password nor a query. */
+    SET(s, base_url, text_of(log_escape(e->base_url, texts->base_url, sizeof texts->base_url)));
+    SET(s, state, states[e->state]);
+    SET(s, running, (int64_t)e->n_running);
+    SET(s, attempts, (int64_t)e->n_asked);
+    SET(s, faults, (int64_t)e->n_faults);
+}
+
+static size_t endpoint_size(const Completion__V1__EndpointStatus *s)
+{
+    uint8_t varint[WIRE_VARINT_MAX];
+    size_t len = completion__v1__endpoint_status__get_packed_size(s);
+
+    return wire_put_varint(varint, FIELD_ENDPOINTS << 3 | WIRE_LEN) + wire_put_varint(varint, len) +
+           len;
+}
+
+/* out NULL: only says how many bytes it would append. */
+static size_t append_endpoints(struct buffer *out, const struct upstream *u)
+{
+    Completion__V1__EndpointStatus s;
+    struct endpoint_texts texts;
+    size_t n_bytes = 0;
+
+    for (size_t i = 0; i < upstream_n_endpoints(u); i++) {
+        struct endpoint_view e = upstream_endpoint_view(u, i);
+        set_endpoint(&s, &e, &texts);
+        n_bytes += endpoint_size(&s);
+        if (out)
+            append_message(out, FIELD_ENDPOINTS, &s.base, 0);
+    }
+    return n_bytes;
+}
+
 static void append_upstream(struct buffer *out, const struct upstream *u)
 {
     const struct config_upstream *settings = upstream_settings(u);
@@ -69,8 +122,7 @@ static void append_upstream(struct buffer *out, const struct upstream *u)
     char base_url[BASE_URL_SIZE], name[LOG_VALUE_MAX];
 
     SET(&s, name, text_of(log_escape(settings->name, name, sizeof name)));
-    /* config.c lets it have neither a user, a password nor a query. */
-    SET(&s, base_url, text_of(log_escape(settings->base_url, base_url, sizeof base_url)));
+    SET(&s, base_url, text_of(log_escape(settings->base_urls[0], base_url, sizeof base_url)));
     SET(&s, state,
         upstream_is_down(u) ? COMPLETION__V1__UPSTREAM_STATE__UPSTREAM_STATE_UNREACHABLE
                             : COMPLETION__V1__UPSTREAM_STATE__UPSTREAM_STATE_OK);
@@ -90,7 +142,8 @@ static void append_upstream(struct buffer *out, const struct upstream *u)
     SET(&s, connections_reused, (int64_t)m->connections_reused);
     if (n_requests > 0)
         SET(&s, reuse_ratio, (double)m->connections_reused / (double)n_requests);
-    append_message(out, FIELD_UPSTREAMS, &s.base);
+    append_message(out, FIELD_UPSTREAMS, &s.base, append_endpoints(NULL, u));
+    append_endpoints(out, u);
 }
 
 /* ---- Users ---- */
@@ -118,7 +171,7 @@ static void append_user(const struct account *account, void *user)
         SET(&s, memory_limit_bytes, (int64_t)account->memory.limit);
     s.has_requests_left = left_of(&account->requests, &s.requests_left);
     s.has_tokens_left = left_of(&account->tokens, &s.tokens_left);
-    append_message(out, FIELD_USERS, &s.base);
+    append_message(out, FIELD_USERS, &s.base, 0);
 }
 
 static bool may_see_all(const struct caller *caller)
@@ -148,7 +201,7 @@ static void append_daemon(struct buffer *out, const struct worker *w)
     SET(&s, memory_used_bytes, (int64_t)w->memory.used);
     if (w->memory.limit < SIZE_MAX)
         SET(&s, memory_limit_bytes, (int64_t)w->memory.limit);
-    append_message(out, 0, &s.base);
+    append_message(out, 0, &s.base, 0);
 }
 
 static void reply(struct call *call)

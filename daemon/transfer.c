@@ -37,6 +37,7 @@ enum transfer_state {
 struct transfer {
     LIST_ENTRY(transfer) next; /* while FINISHING: among the worker's */
     struct upstream *upstream; /* a reference */
+    struct endpoint *endpoint; /* of the upstream's */
     struct multi *multi;       /* a reference */
     CURL *easy;
     struct curl_slist *headers; /* own ones, NULL: the upstream's */
@@ -74,7 +75,7 @@ static void transfer_free(struct transfer *t)
     if (t->easy) {
         curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, NULL);
         curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, NULL);
-        upstream_give_easy(t->upstream, t->easy);
+        endpoint_give_easy(t->endpoint, t->easy);
     }
     upstream_headers_free(t->headers);
     upstream_body_unref(t->body);
@@ -90,12 +91,14 @@ static void run_release(struct task *task)
 
 static void transfer_end(struct transfer *t)
 {
+    if (t->state == TRANSFER_RUNNING)
+        t->endpoint->load->n_running--;
     if (t->state == TRANSFER_FINISHING)
         LIST_REMOVE(t, next);
     t->state = TRANSFER_ENDED;
     t->handler = NULL;
     evtimer_del(&t->timer);
-    lookup_leave(&t->upstream->lookup, &t->lookup);
+    lookup_leave(&t->endpoint->lookup, &t->lookup);
     worker_defer(t->upstream->worker, &t->release);
 }
 
@@ -120,7 +123,7 @@ static int on_lookup(void *resolver, void *reserved, void *user)
     struct transfer *t = user;
 
     (void)resolver, (void)reserved;
-    t->lookup_answer = lookup_begin(&t->upstream->lookup, &t->lookup);
+    t->lookup_answer = lookup_begin(&t->endpoint->lookup, &t->lookup);
     return t->lookup_answer != LOOKUP_GO;
 }
 
@@ -129,8 +132,8 @@ static bool on_connects(struct multi_user *multi_user, const struct sockaddr *ad
 {
     struct transfer *t = container_of(multi_user, struct transfer, multi_user);
 
-    lookup_found(&t->upstream->lookup, &t->lookup);
-    t->is_misled = !t->upstream->is_numeric && !lookup_may_lead_to(address);
+    lookup_found(&t->endpoint->lookup, &t->lookup);
+    t->is_misled = !t->endpoint->is_numeric && !lookup_may_lead_to(address);
     return !t->is_misled;
 }
 
@@ -199,6 +202,7 @@ static void report_head(struct transfer *t)
     head.should_retry = (char)(!strcmp(text, "true") ? 't' : !strcmp(text, "false") ? 'f' : 0);
     if (t->state != TRANSFER_RUNNING)
         return;
+    endpoint_report_answer(t->endpoint, head.status, head.retry_after_ms);
     t->handler->head(t->user, &head);
     /* From here on another limit holds, most often a nearer one. Without memory for that the one
      * that was armed stays. */
@@ -290,8 +294,8 @@ static int on_send(void *user, char *peer_ip, char *own_ip, int peer_port, int o
     t->n_sent++;
     count_connection(t);
     t->multi_user.is_sent = true;
-    if (t->upstream->breaker.n_failures > 0)
-        upstream_report(t->upstream, true);
+    if (t->endpoint->load->breaker.n_failures > 0)
+        endpoint_report(t->endpoint, true);
     return CURL_PREREQFUNC_OK;
 }
 
@@ -350,6 +354,23 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
     }
 }
 
+/* It was there, and did not do what it was asked for. */
+static bool is_fault(const struct transfer *t, enum transfer_outcome outcome)
+{
+    switch (outcome) {
+    case TRANSFER_TLS_REFUSED:
+    case TRANSFER_TLS_FAILED:
+    case TRANSFER_BROKEN:
+    case TRANSFER_FIRST_BYTE_TIMEOUT:
+    case TRANSFER_IDLE_TIMEOUT:
+        return true;
+    case TRANSFER_COMPLETE:
+        return !t->head_seen;
+    default:
+        return false;
+    }
+}
+
 static void transfer_report(struct transfer *t, enum transfer_outcome outcome, const char *reason)
 {
     const struct transfer_handler *handler = t->handler;
@@ -365,9 +386,11 @@ static void transfer_report(struct transfer *t, enum transfer_outcome outcome, c
     bool is_unreachable = outcome == TRANSFER_UNREACHABLE || outcome == TRANSFER_CONNECT_TIMEOUT;
 
     if (is_unreachable)
-        upstream_report(t->upstream, false);
+        endpoint_report(t->endpoint, false);
+    if (was_running && is_fault(t, outcome))
+        endpoint_report_answer(t->endpoint, 0, -1);
     if (is_unreachable)
-        lookup_failed(&t->upstream->lookup, &t->lookup);
+        lookup_failed(&t->endpoint->lookup, &t->lookup);
     transfer_end(t);
     if (was_running)
         handler->done(t->user, &result);
@@ -525,15 +548,17 @@ static struct curl_slist *transfer_headers(struct transfer *t, const char *call_
     return &t->id_node;
 }
 
-int upstream_start(struct upstream *u, struct upstream_body *body, const char *key,
+int upstream_start(struct endpoint *e, struct upstream_body *body, const char *key,
                    const char *call_id, bool stream, const struct transfer_handler *handler,
                    void *user, struct transfer **ret)
 {
+    struct upstream *u = e->upstream;
     struct transfer *t = calloc(1, sizeof *t);
 
     if (!t)
         return -ENOMEM;
     t->upstream = upstream_ref(u);
+    t->endpoint = e;
     t->handler = handler;
     t->user = user;
     t->multi_user.ended = on_ended;
@@ -550,7 +575,7 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     body->n_refs++;
     evtimer_assign(&t->timer, u->worker->base, on_timer, t);
 
-    t->easy = upstream_take_easy(u);
+    t->easy = endpoint_take_easy(e);
     if (!t->easy || (key && upstream_headers_new(u->settings, key, stream, &t->headers) < 0)) {
         transfer_free(t);
         return -ENOMEM;
@@ -566,14 +591,17 @@ int upstream_start(struct upstream *u, struct upstream_body *body, const char *k
     curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, on_send);
     curl_easy_setopt(t->easy, CURLOPT_PREREQDATA, t);
-    if (!u->is_numeric) {
+    if (!e->is_numeric) {
         curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_FUNCTION, on_lookup);
         curl_easy_setopt(t->easy, CURLOPT_RESOLVER_START_DATA, t);
     }
+    e->load->n_running++;
     if (transfer_arm(t) < 0 || transfer_begin(t) < 0) {
+        e->load->n_running--;
         transfer_free(t);
         return -ENOMEM;
     }
+    e->load->n_asked++;
     *ret = t;
     return 0;
 }
@@ -609,6 +637,7 @@ void upstream_finish(struct transfer *t)
         return;
     }
     t->pause = false;
+    t->endpoint->load->n_running--;
     t->state = TRANSFER_FINISHING;
     t->handler = NULL;
     LIST_INSERT_HEAD(&t->upstream->worker->finishing, t, next);

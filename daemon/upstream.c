@@ -1,11 +1,10 @@
 /*
- * Owns the configured servers at run time: their header lists and idle libcurl handles.
+ * Owns the configured upstreams at run time: their header lists, and for each of their endpoints
+ * the idle libcurl handles, and whether it is worth a call.
  */
 #include "upstream.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +13,6 @@
 
 #include "config.h"
 #include "log.h"
-#include "multi.h"
 #include "upstream_internal.h"
 #include "worker.h"
 
@@ -93,23 +91,27 @@ struct curl_slist *upstream_headers_free(struct curl_slist *nodes)
 
 /* ---- Servers ---- */
 
-/* With a proxy it is the proxy's name that is looked up. */
-static bool is_numeric(const struct config_upstream *settings, CURLU *url)
+static int balance_init(struct upstream *u)
 {
-    struct in_addr address;
-    char *host = NULL;
-    bool is = settings->unix_path;
+    size_t n = u->settings->n_endpoints;
 
-    if (!is && !settings->proxy && curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK)
-        is = *host == '[' || inet_pton(AF_INET, host, &address) == 1;
-    curl_free(host);
-    return is;
+    u->loads = calloc(n, sizeof *u->loads);
+    if (!u->loads)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        int r = endpoint_init(&u->endpoints[i], u, &u->settings->endpoints[i]);
+        if (r < 0)
+            return r;
+        u->loads[i] = u->endpoints[i].load;
+    }
+    u->balance = (struct balance){.loads = u->loads, .n = n};
+    return 0;
 }
 
 int upstream_new(struct worker *worker, struct config *config,
                  const struct config_upstream *settings, struct upstream **ret)
 {
-    struct upstream *u = calloc(1, sizeof *u);
+    struct upstream *u = calloc(1, sizeof *u + settings->n_endpoints * sizeof *u->endpoints);
     const char *key = settings->key ? settings->key->text : NULL;
 
     if (!u)
@@ -121,16 +123,11 @@ int upstream_new(struct worker *worker, struct config *config,
     u->metrics = metrics_upstream_get(worker->metrics, settings->name);
     queue_init(&u->queue, worker, settings->max_concurrent, settings->max_queued);
     retry_budget_init(&u->retry_budget);
-    lookup_init(&u->lookup, worker);
-    u->url = curl_url();
-    if (!u->url ||
-        curl_url_set(u->url, CURLUPART_URL, settings->url, CURLU_PATH_AS_IS) != CURLUE_OK ||
-        upstream_headers_new(settings, key, false, &u->headers_unary) < 0 ||
+    if (balance_init(u) < 0 || upstream_headers_new(settings, key, false, &u->headers_unary) < 0 ||
         upstream_headers_new(settings, key, true, &u->headers_stream) < 0) {
         upstream_unref(u);
         return -ENOMEM;
     }
-    u->is_numeric = is_numeric(settings, u->url);
     for (size_t i = 0; settings->headers && settings->headers[i]; i++)
         if (!strncasecmp(settings->headers[i], "X-Client-Request-Id:", 20))
             u->has_request_id = true;
@@ -152,11 +149,10 @@ struct upstream *upstream_unref(struct upstream *u)
 {
     if (!u || --u->n_refs > 0)
         return NULL;
-    while (u->n_idle > 0)
-        curl_easy_cleanup(u->idle[--u->n_idle]);
+    for (size_t i = 0; i < u->settings->n_endpoints; i++)
+        endpoint_done(&u->endpoints[i]);
+    free(u->loads);
     queue_done(&u->queue);
-    lookup_done(&u->lookup);
-    curl_url_cleanup(u->url);
     upstream_headers_free(u->headers_unary);
     upstream_headers_free(u->headers_stream);
     config_unref(u->config);
@@ -179,21 +175,68 @@ struct retry_budget *upstream_retry_budget(struct upstream *u)
     return &u->retry_budget;
 }
 
-int64_t upstream_wait_us(struct upstream *u)
+/* ---- Which endpoint ---- */
+
+struct endpoint *upstream_choose_endpoint(struct upstream *u, uint64_t *tried, int64_t now_us,
+                                          int64_t *ret_wait_us)
 {
-    return breaker_wait_us(&u->breaker, worker_turn_us(u->worker));
+    uint64_t chance = u->balance.n > 1 ? worker_chance(u->worker) : 0;
+    int at = balance_choose(&u->balance, *tried, chance, now_us, ret_wait_us);
+
+    if (at < 0)
+        return NULL;
+
+    struct endpoint *e = &u->endpoints[at];
+    *tried |= endpoint_bit(e);
+    return e;
 }
 
-void upstream_report(struct upstream *u, bool reached)
+bool upstream_has_other(const struct upstream *u, uint64_t tried)
 {
-    if (!breaker_report(&u->breaker, reached, worker_now_us()))
-        return;
-    if (reached)
-        log_info(u->worker->log, "upstream %s can be reached again", u->settings->name);
-    else
-        log_warning(u->worker->log,
-                    "upstream %s can't be reached: calls fail at once, but for one a second",
-                    u->settings->name);
+    return u->balance.n > 1 && balance_has_other(&u->balance, tried, worker_now_us());
+}
+
+size_t upstream_n_endpoints(const struct upstream *u)
+{
+    return u->balance.n;
+}
+
+const char *upstream_name_endpoints(const struct upstream *u, uint64_t which, char *out,
+                                    size_t size)
+{
+    enum { MORE_SIZE = sizeof " and 64 more" };
+    size_t n = 0, n_left_out = 0;
+
+    *out = '\0';
+    for (size_t i = 0; i < u->balance.n; i++) {
+        const char *name = u->endpoints[i].settings->name;
+        if (!(which >> i & 1))
+            continue;
+        if (n_left_out > 0 || n + strlen(name) + 2 + MORE_SIZE > size)
+            n_left_out++;
+        else
+            n += (size_t)sprintf(out + n, "%s%s", n > 0 ? ", " : "", name);
+    }
+    if (n_left_out > 0)
+        snprintf(out + n, size - n, "%s%zu more", n > 0 ? " and " : "", n_left_out);
+    return out;
+}
+
+struct endpoint_view upstream_endpoint_view(const struct upstream *u, size_t i)
+{
+    const struct endpoint *e = &u->endpoints[i];
+    const struct load *l = e->load;
+
+    return (struct endpoint_view){
+        .name = e->settings->name,
+        .base_url = e->settings->base_url,
+        .state = breaker_is_open(&l->breaker) ? ENDPOINT_UNREACHABLE
+                 : l->breaker.n_faults > 0    ? ENDPOINT_RESTING
+                                              : ENDPOINT_OK,
+        .n_running = l->n_running,
+        .n_asked = l->n_asked,
+        .n_faults = l->n_faults,
+    };
 }
 
 struct metrics_upstream *upstream_metrics(const struct upstream *u)
@@ -203,7 +246,7 @@ struct metrics_upstream *upstream_metrics(const struct upstream *u)
 
 bool upstream_is_down(const struct upstream *u)
 {
-    return breaker_is_open(&u->breaker);
+    return balance_n_open(&u->balance) == u->balance.n;
 }
 
 void upstream_complain(struct upstream *u, int http_status)
@@ -226,98 +269,4 @@ struct upstream *upstream_choose(struct upstream *const *upstreams, size_t n, co
             if (fnmatch(*glob, model, 0) == 0)
                 return upstreams[i];
     return NULL;
-}
-
-bool upstream_has_http_2(void)
-{
-    /* Before 8.4.0 a body that was cut can end as a success over HTTP/2. */
-    return curl_version_info(CURLVERSION_NOW)->version_num >= 0x080400;
-}
-
-/* "" keeps the environment's proxies out. */
-static bool set_proxy(CURL *easy, const char *proxy)
-{
-    if (proxy && !strcmp(proxy, "environment"))
-        return true;
-    return curl_easy_setopt(easy, CURLOPT_PROXY, proxy ? proxy : "") == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_NOPROXY, "") == CURLE_OK;
-}
-
-/* libcurl's own sockets would be inherited. */
-static int on_socket(void *user, curl_socket_t fd, curlsocktype purpose)
-{
-    (void)user, (void)purpose;
-    return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? CURL_SOCKOPT_ERROR : CURL_SOCKOPT_OK;
-}
-
-/* Options that hold for every request to this server. */
-static CURL *easy_new(const struct upstream *u)
-{
-    const struct config_upstream *s = u->settings;
-    CURL *easy = curl_easy_init();
-    int64_t connect_ms = s->connect_timeout_us / 1000;
-
-    if (!easy)
-        return NULL;
-    bool ok =
-        curl_easy_setopt(easy, CURLOPT_CURLU, u->url) == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_USERAGENT, "completiond/" COMPLETIOND_VERSION) == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket) == CURLE_OK &&
-        curl_easy_setopt(easy, CURLOPT_SHARE, multi_pool_share(u->worker->multis)) == CURLE_OK &&
-        set_proxy(easy, s->proxy) &&
-        (!s->unix_path ||
-         curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, s->unix_path) == CURLE_OK) &&
-        (!s->ca_file || curl_easy_setopt(easy, CURLOPT_CAINFO, s->ca_file) == CURLE_OK);
-    if (!ok) {
-        curl_easy_cleanup(easy);
-        return NULL;
-    }
-
-    long version = CURL_HTTP_VERSION_1_1;
-    if (s->http_version == CONFIG_HTTP_2 && upstream_has_http_2())
-        version = strncmp(s->url, "https:", 6) == 0 ? CURL_HTTP_VERSION_2TLS
-                                                    : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
-    const struct {
-        CURLoption option;
-        long value;
-    } options[] = {
-        {CURLOPT_POST, 1},
-        {CURLOPT_NOSIGNAL, 1},
-        {CURLOPT_NOPROGRESS, 1},
-        {CURLOPT_FOLLOWLOCATION, 0},
-        {CURLOPT_PATH_AS_IS, 1},
-        {CURLOPT_HTTP_VERSION, version},
-        /* 0 would be libcurl's own five minutes. */
-        {CURLOPT_CONNECTTIMEOUT_MS, connect_ms < 1           ? 1
-                                    : connect_ms > INT32_MAX ? INT32_MAX
-                                                             : (long)connect_ms},
-        /* Else a cancelled look-up of a name blocks the loop until the resolver gives up. */
-        {CURLOPT_QUICK_EXIT, 1},
-        /* libcurl before 8.8.0 frees twice in this cache when memory runs out. */
-        {CURLOPT_SSL_SESSIONID_CACHE, 0},
-        /* Well below what load balancers keep; a request on a connection that they have dropped
-         * would hang. */
-        {CURLOPT_MAXAGE_CONN, 25},
-        {CURLOPT_MAXLIFETIME_CONN, 600},
-        {CURLOPT_TCP_KEEPALIVE, 1},
-        {CURLOPT_TCP_KEEPIDLE, 30},
-        {CURLOPT_TCP_KEEPINTVL, 10},
-    };
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        curl_easy_setopt(easy, options[i].option, options[i].value);
-    return easy;
-}
-
-CURL *upstream_take_easy(struct upstream *u)
-{
-    return u->n_idle > 0 ? u->idle[--u->n_idle] : easy_new(u);
-}
-
-void upstream_give_easy(struct upstream *u, CURL *easy)
-{
-    if (u->n_idle < sizeof u->idle / sizeof *u->idle)
-        u->idle[u->n_idle++] = easy;
-    else
-        curl_easy_cleanup(easy);
 }

@@ -1,6 +1,7 @@
 /*
- * A configured server, and one HTTP exchange with it (a transfer), on libcurl. Knows nothing of
- * protobuf, gRPC or JSON.
+ * What [upstream NAME] configures: one server or several that serve the same (its endpoints), and
+ * one HTTP exchange with one of them (a transfer), on libcurl. Knows nothing of protobuf, gRPC or
+ * JSON.
  *
  * A transfer belongs to whoever started it until it ends: exactly one of `done`, upstream_cancel()
  * or upstream_finish() is its last. Callbacks of `struct transfer_handler` may come from inside
@@ -20,6 +21,7 @@
 
 struct config;
 struct config_upstream;
+struct endpoint;
 struct metrics_upstream;
 struct secret;
 struct transfer;
@@ -39,13 +41,41 @@ const struct config_upstream *upstream_settings(const struct upstream *u);
 struct queue *upstream_queue(struct upstream *u);
 struct retry_budget *upstream_retry_budget(struct upstream *u);
 
-/* 0: it may be asked; else it could not be reached lately, and the microseconds until it is tried
- * again. A 0 must be followed by upstream_start(). */
-int64_t upstream_wait_us(struct upstream *u);
+/*
+ * The endpoint that is to be asked next (balance.h). tried: those that the call has asked already,
+ * as bits; the one that is chosen is added. It lives as long as the upstream, and must be given to
+ * upstream_start(). NULL: none could be reached lately; *ret_wait_us are the microseconds until one
+ * is tried again.
+ */
+struct endpoint *upstream_choose_endpoint(struct upstream *u, uint64_t *tried, int64_t now_us,
+                                          int64_t *ret_wait_us);
+/* There is one that is not in tried, and is well as far as is known. */
+bool upstream_has_other(const struct upstream *u, uint64_t tried);
+
+/* What is said of an endpoint. */
+enum endpoint_state {
+    ENDPOINT_OK,
+    ENDPOINT_RESTING,     /* after a fault: asked only to find out, unless all others are as bad */
+    ENDPOINT_UNREACHABLE, /* lately no connection could be made */
+};
+struct endpoint_view {
+    const char *name, *base_url; /* neither holds a query or a credential */
+    enum endpoint_state state;
+    size_t n_running;
+    uint64_t n_asked, n_faults;
+};
+const char *endpoint_name(const struct endpoint *e);
+/* As in a call's mask of those that it has tried. */
+uint64_t endpoint_bit(const struct endpoint *e);
+size_t upstream_n_endpoints(const struct upstream *u);
+/* "a:1, b:2 and 5 more": those whose bits are set, as many as fit. Returns out. */
+const char *upstream_name_endpoints(const struct upstream *u, uint64_t which, char *out,
+                                    size_t size);
+struct endpoint_view upstream_endpoint_view(const struct upstream *u, size_t i);
 
 /* What is counted of all upstreams of this name. */
 struct metrics_upstream *upstream_metrics(const struct upstream *u);
-/* Lately no connection could be made. */
+/* Lately no connection could be made to any endpoint. */
 bool upstream_is_down(const struct upstream *u);
 
 /* An answer said that the key is refused: said in the log, once a minute. */
@@ -128,7 +158,7 @@ struct upstream_body *upstream_body_unref(struct upstream_body *body);
  * characters, is sent as X-Client-Request-Id, unless a header of the configuration has that name,
  * and is copied. stream: an event stream is expected. 0 or -ENOMEM.
  */
-int upstream_start(struct upstream *u, struct upstream_body *body, const char *key,
+int upstream_start(struct endpoint *e, struct upstream_body *body, const char *key,
                    const char *call_id, bool stream, const struct transfer_handler *handler,
                    void *user, struct transfer **ret);
 

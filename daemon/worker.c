@@ -15,6 +15,7 @@ int worker_init(struct worker *w, struct log *log)
     *w = (struct worker){.log = log};
     STAILQ_INIT(&w->tasks);
     LIST_INIT(&w->finishing);
+    loads_init(&w->loads);
     w->memory = MEMORY_INIT(SIZE_MAX, NULL);
     accounts_init(&w->accounts, &w->memory);
     w->metrics = metrics_new();
@@ -47,6 +48,7 @@ void worker_done(struct worker *w)
     upstream_cancel_finishing(w);
     run_tasks(w);
     release_upstreams(w->upstreams, w->n_upstreams);
+    loads_done(&w->loads);
     multi_pool_free(w);
     config_unref(w->config);
     accounts_done(&w->accounts);

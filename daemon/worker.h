@@ -17,6 +17,7 @@
 
 #include "../proto/memory.h"
 #include "account.h"
+#include "load.h"
 #include "record.h"
 
 #define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
@@ -44,6 +45,7 @@ struct worker {
     struct multi_pool *multis;   /* libcurl on this loop; see multi_get() */
     struct upstream **upstreams; /* references, in the order of the configuration's */
     size_t n_upstreams;
+    struct loads loads; /* of the servers that they consist of */
     struct server *server;
     struct scrape *scrape;    /* the metrics socket, NULL: there is none */
     struct memory memory;     /* of all that callers make us hold */

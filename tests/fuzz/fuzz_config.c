@@ -29,12 +29,20 @@ static void check_list(char *const *list)
         require(*list[i]);
 }
 
+static void check_endpoint(const struct config_endpoint *e)
+{
+    require(e->name && *e->name && e->base_url && e->url);
+    require(!strchr(e->url, '\n') && !strchr(e->url, '\r') && !strchr(e->url, ' '));
+    require(strncmp(e->url, "http://", 7) == 0 || strncmp(e->url, "https://", 8) == 0);
+    require(!e->unix_path || *e->unix_path == '/');
+}
+
 static void check_upstream(const struct config_upstream *u)
 {
-    require(u->name && *u->name && u->url && u->models && *u->models);
-    require(!strchr(u->url, '\n') && !strchr(u->url, '\r') && !strchr(u->url, ' '));
-    require(strncmp(u->url, "http://", 7) == 0 || strncmp(u->url, "https://", 8) == 0);
-    require(!u->unix_path || *u->unix_path == '/');
+    require(u->name && *u->name && u->models && *u->models);
+    require(u->n_endpoints > 0 && u->n_endpoints <= CONFIG_ENDPOINTS_MAX);
+    for (size_t i = 0; i < u->n_endpoints; i++)
+        check_endpoint(&u->endpoints[i]);
     require(u->connect_timeout_us >= 0 && u->first_byte_timeout_us >= 0 && u->idle_timeout_us >= 0);
     check_list(u->models);
     check_list(u->drop_parameters);

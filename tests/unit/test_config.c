@@ -95,7 +95,7 @@ static void empty_file_means_the_environment(void **state)
 
     assert_int_equal(c->n_upstreams, 1);
     assert_string_equal(c->upstreams[0]->name, "default");
-    assert_string_equal(c->upstreams[0]->url, "https://api.openai.com/v1/completions");
+    assert_string_equal(c->upstreams[0]->endpoints[0].url, "https://api.openai.com/v1/completions");
     assert_null(c->upstreams[0]->key);
     assert_int_equal(c->drain_timeout_us, 30000000);
     assert_true(c->idle_exit_us == CONFIG_INFINITY);
@@ -108,7 +108,7 @@ static void empty_file_means_the_environment(void **state)
     setenv("OPENAI_API_KEY", "sk-test\n", 1);
     setenv("OPENAI_BASE_URL", "http://127.0.0.1:8080/v1/", 1);
     c = load(*state, "# nothing\n; nothing\n");
-    assert_string_equal(c->upstreams[0]->url, "http://127.0.0.1:8080/v1/completions");
+    assert_string_equal(c->upstreams[0]->endpoints[0].url, "http://127.0.0.1:8080/v1/completions");
     assert_string_equal(c->upstreams[0]->key->text, "sk-test");
     config_unref(c);
 
@@ -150,7 +150,8 @@ static void every_key_is_read(void **state)
     assert_string_equal(u->models[2], "more");
     assert_null(u->models[3]);
     assert_string_equal(
-        u->url, "https://x.example/openai/deployments/d/completions?api-version=2024-10-21");
+        u->endpoints[0].url,
+        "https://x.example/openai/deployments/d/completions?api-version=2024-10-21");
     assert_int_equal(u->auth, CONFIG_AUTH_API_KEY);
     assert_string_equal(u->key->text, "sk-file");
     assert_string_equal(u->headers[0], "X-One: 1");
@@ -195,8 +196,8 @@ static void drop_ins_are_merged_in_name_order(void **state)
     assert_int_equal(c->upstreams[0]->connect_timeout_us, 10000000);
     assert_string_equal(c->upstreams[0]->models[0], "only");
     assert_null(c->upstreams[0]->models[1]);
-    assert_string_equal(c->upstreams[1]->unix_path, "/run/b.sock");
-    assert_string_equal(c->upstreams[1]->url, "http://localhost/v1/completions");
+    assert_string_equal(c->upstreams[1]->endpoints[0].unix_path, "/run/b.sock");
+    assert_string_equal(c->upstreams[1]->endpoints[0].url, "http://localhost/v1/completions");
     assert_string_equal(c->upstreams[1]->models[0], "*");
     config_unref(c);
 }
@@ -297,11 +298,11 @@ static void sockets_and_hosts_make_urls(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         snprintf(text, sizeof text, "[upstream a]\nbase_url = %s\n", cases[i].base_url);
         struct config *c = load(*state, text);
-        assert_string_equal(c->upstreams[0]->url, cases[i].url);
+        assert_string_equal(c->upstreams[0]->endpoints[0].url, cases[i].url);
         if (cases[i].unix_path)
-            assert_string_equal(c->upstreams[0]->unix_path, cases[i].unix_path);
+            assert_string_equal(c->upstreams[0]->endpoints[0].unix_path, cases[i].unix_path);
         else
-            assert_null(c->upstreams[0]->unix_path);
+            assert_null(c->upstreams[0]->endpoints[0].unix_path);
         config_unref(c);
     }
 
@@ -312,6 +313,60 @@ static void sockets_and_hosts_make_urls(void **state)
     config_unref(load(*state, text));
     snprintf(text, sizeof text, "[upstream a]\nbase_url = unix:%.108s\n", path);
     refuse(*state, text, NULL, "not longer than 107");
+}
+
+static void an_upstream_may_have_several_endpoints(void **state)
+{
+    struct config *c = load(*state, "[upstream a]\nbase_url = http://gone/v1\nbase_url =\n"
+                                    "base_url = http://h:1/v1  https://h/v1\nmodels = x\n"
+                                    "[upstream b]\nbase_url = http://b/1\n"
+                                    "[upstream a]\nbase_url = unix:/s:/v1\nquery = q=1\n"
+                                    "base_url = http://h:1/v2\n");
+    const struct config_upstream *u = c->upstreams[0];
+    static const struct {
+        const char *name, *base_url, *url;
+    } expected[] = {
+        {"h:1", "http://h:1/v1", "http://h:1/v1/completions?q=1"},
+        {"h", "https://h/v1", "https://h/v1/completions?q=1"},
+        {"/s", "unix:/s:/v1", "http://localhost/v1/completions?q=1"},
+        /* Behind the same host and port. */
+        {"http://h:1/v2", "http://h:1/v2", "http://h:1/v2/completions?q=1"},
+    };
+
+    assert_int_equal(u->n_endpoints, 4);
+    for (size_t i = 0; i < 4; i++) {
+        assert_string_equal(u->endpoints[i].name, expected[i].name);
+        assert_string_equal(u->endpoints[i].base_url, expected[i].base_url);
+        assert_string_equal(u->endpoints[i].url, expected[i].url);
+    }
+    assert_string_equal(u->endpoints[2].unix_path, "/s");
+    assert_int_equal(c->upstreams[1]->n_endpoints, 1);
+    config_unref(c);
+}
+
+static void endpoints_that_can_not_be_are_refused(void **state)
+{
+    char text[8192] = "[upstream a]\n";
+    static const struct {
+        const char *base_urls, *what;
+    } cases[] = {
+        {"http://h/v1 http://g/v1 http://h/v1/", "the same server twice"},
+        {"unix:/s:/v1 unix:/t:/v1 unix:/s:/v1", "the same server twice"},
+        {"http://h/v1 ftp://g/v1", "must begin with https://"},
+        {"http://h/v1 http://u:p@g/v1", "can't hold"},
+        {"http://h/v1 http://g:99999/v1", "do not make a URL"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(text, sizeof text, "[upstream a]\nbase_url = %s\n", cases[i].base_urls);
+        refuse(*state, text, NULL, cases[i].what);
+    }
+    size_t n = (size_t)snprintf(text, sizeof text, "[upstream a]\n");
+    for (int i = 1; i <= CONFIG_ENDPOINTS_MAX; i++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "base_url = http://h:%d/v1\n", i);
+    config_unref(load(*state, text));
+    snprintf(text + n, sizeof text - n, "base_url = http://h/v1\n");
+    refuse(*state, text, NULL, "more than 64");
 }
 
 static void sizes_and_numbers_have_suffixes_and_infinity(void **state)
@@ -494,6 +549,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(drop_ins_are_merged_in_name_order, setup, teardown),
         cmocka_unit_test_setup_teardown(mistakes_are_named_with_file_and_line, setup, teardown),
         cmocka_unit_test_setup_teardown(lines_that_would_be_cut_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_upstream_may_have_several_endpoints, setup, teardown),
+        cmocka_unit_test_setup_teardown(endpoints_that_can_not_be_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(sockets_and_hosts_make_urls, setup, teardown),
         cmocka_unit_test_setup_teardown(sizes_and_numbers_have_suffixes_and_infinity, setup,
                                         teardown),

@@ -51,14 +51,16 @@ static void has_all_keys(const struct config *c)
 
     assert_string_equal(u->models[1], "b*");
     assert_null(u->models[2]);
-    assert_string_equal(u->url, "https://h/v1/completions?x=1");
+    assert_string_equal(u->endpoints[0].url, "https://h/v1/completions?x=1");
     assert_string_equal(u->headers[0], "X-A: 1");
     assert_string_equal(u->drop_parameters[0], "suffix");
     assert_string_equal(u->key->text, "sk-file");
     assert_non_null(strstr(u->ca_file, "/ca.pem"));
     assert_string_equal(u->proxy, "http://p");
-    assert_string_equal(c->upstreams[1]->unix_path, "/u.sock");
-    assert_string_equal(c->upstreams[1]->url, "http://localhost/v1/completions");
+    assert_string_equal(c->upstreams[1]->endpoints[0].unix_path, "/u.sock");
+    assert_string_equal(c->upstreams[1]->endpoints[0].url, "http://localhost/v1/completions");
+    assert_int_equal(c->upstreams[1]->n_endpoints, 3);
+    assert_string_equal(c->upstreams[1]->endpoints[2].name, "http://h/2");
     assert_string_equal(c->upstreams[1]->models[0], "*");
     assert_string_equal(c->policies[1]->models[0], "x");
     assert_int_equal(c->policies[1]->kind, CONFIG_POLICY_USER);
@@ -78,7 +80,7 @@ static void a_file_and_its_drop_ins_are_read_whole_or_not_at_all(void **state)
              "[upstream a]\nmodels = a* b*\nbase_url = https://h/v1/\nquery = x=1\n"
              "header = X-A: 1\ndrop_parameters = suffix\nca_file = %s\nproxy = http://p\n"
              "credential_file = %s\n"
-             "[upstream b]\nbase_url = unix:/u.sock:/v1\n"
+             "[upstream b]\nbase_url = unix:/u.sock:/v1 http://h/1 http://h/2\n"
              "[policy *]\n[policy user:daemon]\nmodels = x\n[policy group:daemon]\n",
              directory_write(&d, "ca.pem", "-----BEGIN CERTIFICATE-----\n"),
              directory_write(&d, "key", "sk-file"));
@@ -92,7 +94,7 @@ static void a_file_and_its_drop_ins_are_read_whole_or_not_at_all(void **state)
 static void has_the_environments_upstream(const struct config *c)
 {
     assert_int_equal(c->n_upstreams, 1);
-    assert_string_equal(c->upstreams[0]->url, "https://api.openai.com/v1/completions");
+    assert_string_equal(c->upstreams[0]->endpoints[0].url, "https://api.openai.com/v1/completions");
     assert_string_equal(c->upstreams[0]->key->text, "sk-environment");
 }
 

@@ -114,6 +114,44 @@ static void what_can_not_help_is_not_done(void **state)
     assert_int_equal(delay(f, 0, 0), -1);
 }
 
+static void another_server_is_asked_at_once(void **state)
+{
+    struct retry_limits limits = usual;
+    struct retry_facts f = answered(503);
+    (void)state;
+
+    limits.elsewhere = true;
+    assert_int_equal(retry_delay_us(&f, &limits, 0), 0);
+    assert_false(retry_is_free(&f, &limits));
+    /* That one did not ask for it. */
+    f.retry_after_ms = 1000000;
+    assert_int_equal(retry_delay_us(&f, &limits, 0), 0);
+    limits.n_taken = 2;
+    assert_int_equal(retry_delay_us(&f, &limits, 0), -1);
+    limits.n_taken = 0;
+    f = answered(400);
+    assert_int_equal(retry_delay_us(&f, &limits, 0), -1);
+    f = answered(503);
+    f.is_final = true;
+    assert_int_equal(retry_delay_us(&f, &limits, 0), -1);
+}
+
+static void what_was_never_sent_goes_to_another_server_for_free(void **state)
+{
+    struct retry_facts f = {.retry_after_ms = -1, .is_final = true};
+    struct retry_limits limits = {.left_us = INT64_MAX, .n_taken = 7};
+    (void)state;
+
+    assert_false(retry_is_free(&f, &limits));
+    assert_int_equal(retry_delay_us(&f, &limits, 0), -1);
+    limits.elsewhere = true;
+    assert_true(retry_is_free(&f, &limits));
+    assert_int_equal(retry_delay_us(&f, &limits, 0), 0);
+    f.was_sent = true;
+    assert_false(retry_is_free(&f, &limits));
+    assert_int_equal(retry_delay_us(&f, &limits, 0), -1);
+}
+
 static void never_past_the_deadline(void **state)
 {
     struct retry_facts f = answered(500);
@@ -160,6 +198,8 @@ int main(void)
         cmocka_unit_test(the_header_overrides_the_status),
         cmocka_unit_test(an_unknown_fate_is_repeated_only_if_allowed),
         cmocka_unit_test(what_can_not_help_is_not_done),
+        cmocka_unit_test(another_server_is_asked_at_once),
+        cmocka_unit_test(what_was_never_sent_goes_to_another_server_for_free),
         cmocka_unit_test(never_past_the_deadline),
         cmocka_unit_test(a_tenth_of_the_calls_may_be_repeated),
     };
