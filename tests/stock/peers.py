@@ -157,6 +157,9 @@ class Daemon:
     def stop(self):
         """The exit status; not 0 if a sanitizer found something."""
         self.process.terminate()
+        return self.wait()
+
+    def wait(self):
         status = self.process.wait(60)
         shutil.rmtree(self.directory)
         return status

@@ -209,7 +209,7 @@ class StandardServices(unittest.TestCase):
             with self.assertRaises(grpc.RpcError) as caught:
                 next(call)
             self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAVAILABLE)
-            self.assertEqual(daemon.stop(), 0)
+            self.assertEqual(daemon.wait(), 0)
 
     def health_checked(self, service):
         """A channel that watches by itself, and calls only what is healthy."""
