@@ -10,7 +10,7 @@ static bool has_base_url(const char *settings)
     const char *key = settings ? strstr(settings, "base_url") : NULL;
     const char *section = settings ? strstr(settings, "\n[") : NULL;
 
-    return key && (!section || key < section);
+    return key && *settings != '[' && (!section || key < section);
 }
 
 void scene_prepare(struct scene *s, fake_handler handler, const void *user, const char *settings)
