@@ -48,7 +48,7 @@ static const struct key daemon_keys[] = {
     }
 static const struct key upstream_keys[] = {
     UPSTREAM("models", models, config_set_words),
-    UPSTREAM("base_url", base_urls, config_set_words),
+    UPSTREAM("base_url", base_urls, config_set_servers),
     UPSTREAM("auth", auth, config_set_auth),
     UPSTREAM("credential", credential, config_set_text),
     UPSTREAM("credential_file", credential_file, config_set_text),
@@ -327,7 +327,7 @@ static char *read_line(char *text, int size, void *user)
 
 static int parse_file(struct config *c, const char *path, struct config_error *error)
 {
-    struct parse p = {.config = c, .error = error, .file = path};
+    struct parse p = {.config = c, .error = error, .file = path, .n_files = ++c->n_files};
     int r = config_file_open(path, &p.stream);
 
     if (r < 0) {

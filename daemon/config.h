@@ -42,6 +42,7 @@ struct config_upstream {
     char *name;
     char **models; /* globs; NULL-terminated, as all lists */
     char **base_urls;
+    unsigned base_urls_from; /* the number of the file that said so */
     enum config_auth auth;
     char *credential, *credential_file;
     char *query;
@@ -80,6 +81,7 @@ extern const struct config_policy config_policy_default;
 
 struct config {
     unsigned n_refs;
+    unsigned n_files; /* it was read from */
     int64_t drain_timeout_us;
     int64_t idle_exit_us;
     int64_t memory_max_bytes; /* of all callers together */

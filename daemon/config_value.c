@@ -226,6 +226,19 @@ int config_set_words(struct parse *p, const char *key, const char *value, void *
     }
 }
 
+int config_set_servers(struct parse *p, const char *key, const char *value, void *field)
+{
+    struct config_upstream *u =
+        (struct config_upstream *)((char *)field - offsetof(struct config_upstream, base_urls));
+
+    if (u->base_urls_from != p->n_files) {
+        config_list_free(u->base_urls);
+        u->base_urls = NULL;
+    }
+    u->base_urls_from = p->n_files;
+    return config_set_words(p, key, value, field);
+}
+
 int config_set_header(struct parse *p, const char *key, const char *value, void *field)
 {
     static const char token[] =

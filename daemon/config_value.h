@@ -16,6 +16,7 @@ struct parse {
     struct config_error *error;
     const char *file;
     FILE *stream;
+    unsigned n_files; /* of this configuration so far */
     unsigned line;
     bool failed;
 };
@@ -37,6 +38,9 @@ int config_set_bool(struct parse *p, const char *key, const char *value, void *f
 int config_set_text(struct parse *p, const char *key, const char *value, void *field);
 /* Lists: each mention adds to it; an empty one empties it, as in systemd's files. */
 int config_set_words(struct parse *p, const char *key, const char *value, void *field);
+/* As words, but a file does not add to what others say: who is asked, and gets the key, is to be
+ * seen in one place. */
+int config_set_servers(struct parse *p, const char *key, const char *value, void *field);
 int config_set_header(struct parse *p, const char *key, const char *value, void *field);
 int config_set_auth(struct parse *p, const char *key, const char *value, void *field);
 int config_set_http_version(struct parse *p, const char *key, const char *value, void *field);

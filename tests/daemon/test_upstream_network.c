@@ -269,7 +269,8 @@ static void test_name_that_leads_where_no_server_is(void **state)
     unsigned port;
     int fd = listen_everywhere(&port);
 
-    snprintf(settings, sizeof settings, "base_url = http://upstream.test:%u/v1\n", port);
+    snprintf(settings, sizeof settings, "base_url =\nbase_url = http://upstream.test:%u/v1\n",
+             port);
     for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
         nameserver_set(names, NAMESERVER_ANSWERS, addresses[i]);
         start(s, nowhere, settings);
@@ -286,7 +287,9 @@ static void test_name_that_leads_where_no_server_is(void **state)
     scene_stop(s);
     s->fake = fake_free(s->fake);
     snprintf(settings, sizeof settings,
-             "base_url = http://" NETWORK_LINK_LOCAL ":%u/v1\nfirst_byte_timeout = 100ms\n", port);
+             "base_url =\nbase_url = http://" NETWORK_LINK_LOCAL
+             ":%u/v1\nfirst_byte_timeout = 100ms\n",
+             port);
     start(s, nowhere, settings);
     struct grpc_client_call *call = ask(s, -1);
     struct rpc_result result;

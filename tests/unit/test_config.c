@@ -183,7 +183,8 @@ static void drop_ins_are_merged_in_name_order(void **state)
     snprintf(path, sizeof path, "%s.d", f->path);
     assert_int_equal(mkdir(path, 0755), 0);
     snprintf(path, sizeof path, "%s.d/20-b.conf", f->path);
-    write_file(path, "[upstream a]\nidle_timeout = 20\nmodels =\nmodels = only\n");
+    write_file(path, "[upstream a]\nidle_timeout = 20\nmodels =\nmodels = only\n"
+                     "base_url = http://i/v1\nbase_url = http://j/v1\n");
     snprintf(path, sizeof path, "%s.d/10-a.conf", f->path);
     write_file(path, "[upstream a]\nidle_timeout = 10\nconnect_timeout = 10\n");
     snprintf(path, sizeof path, "%s.d/ignored", f->path);
@@ -196,6 +197,9 @@ static void drop_ins_are_merged_in_name_order(void **state)
     assert_int_equal(c->upstreams[0]->connect_timeout_us, 10000000);
     assert_string_equal(c->upstreams[0]->models[0], "only");
     assert_null(c->upstreams[0]->models[1]);
+    /* Those of another file are not added to: it would be asked, with this one's key. */
+    assert_int_equal(c->upstreams[0]->n_endpoints, 2);
+    assert_string_equal(c->upstreams[0]->endpoints[0].name, "i");
     assert_string_equal(c->upstreams[1]->endpoints[0].unix_path, "/run/b.sock");
     assert_string_equal(c->upstreams[1]->endpoints[0].url, "http://localhost/v1/completions");
     assert_string_equal(c->upstreams[1]->models[0], "*");
