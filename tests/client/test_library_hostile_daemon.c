@@ -283,6 +283,31 @@ static void test_wrong_replies_to_a_stream(void **state)
     library_stop(l);
 }
 
+/* Of two calls the first gets the reply; the connection is kept, or both end with it. */
+static void test_wrong_replies_in_a_loop(void **state)
+{
+    struct library *l = *state;
+    const struct wrong *now = NULL;
+
+    library_pretend(l, say_wrong, &now);
+    for (size_t i = 0; i < sizeof wrongs / sizeof *wrongs; i++) {
+        now = &wrongs[i];
+        print_message("%s\n", now->name);
+        completion_call *call = library_start_call(l, i >= 3 && i % 2, HARNESS_TIMEOUT_MS),
+                        *other = NULL;
+        if (now->say != say_on_a_wrong_stream) /* which would be this one's */
+            other = library_start_call(l, i % 2 == 0, DEADLINE_MS);
+        library_assert_failed(l, library_finish(l, call), now->r, now->status);
+        library_assert_said(l, now->said);
+        assert_true(!other || library_finish(l, other) < 0);
+        completion_call_free(call);
+        completion_call_free(other);
+        completion_client_free(l->client);
+        assert_int_equal(completion_client_new(l->scene.daemon.socket, &l->client), 0);
+    }
+    library_stop(l);
+}
+
 /* ---- Other protocols ---- */
 
 static void say_text(struct fake_connection *c)
@@ -410,6 +435,40 @@ static void test_floods(void **state)
     library_stop(l);
 }
 
+/* However much comes, completion_client_process() comes back. */
+static void test_floods_in_a_loop(void **state)
+{
+    enum { TURN_MS = 1000 };
+    struct library *l = *state;
+    const struct flood *now = NULL;
+    const completion_result *result;
+    int r;
+
+    library_pretend(l, flood, &now);
+    for (size_t i = 0; i < sizeof floods / sizeof *floods; i++) {
+        now = &floods[i];
+        print_message("%s\n", now->name);
+        int64_t start = harness_now_ms(), turn = start;
+        completion_call *call = library_start_call(l, (int)i % 2, DEADLINE_MS);
+        while ((r = completion_call_next(call, &result, l->error)) == 1 || r == -EAGAIN) {
+            if (r == 1)
+                continue;
+            assert_true(library_turn(l) >= 0);
+            int64_t ended = harness_now_ms();
+            if (ended - turn > DEADLINE_MS + TURN_MS)
+                fail_msg("%s: a turn took %d ms", now->name, (int)(ended - turn));
+            turn = ended;
+        }
+        assert_true(r < 0);
+        assert_true(*completion_error_message(l->error));
+        assert_in_time(start, now->name);
+        completion_call_free(call);
+        completion_client_free(l->client);
+        assert_int_equal(completion_client_new(l->scene.daemon.socket, &l->client), 0);
+    }
+    library_stop(l);
+}
+
 /* One that takes the connection and nothing else. */
 static void only_wait(struct fake_connection *c)
 {
@@ -458,8 +517,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         library_test(test_wrong_replies_to_one_call),
         library_test(test_wrong_replies_to_a_stream),
+        library_test(test_wrong_replies_in_a_loop),
         library_test(test_other_protocols),
         library_test(test_floods),
+        library_test(test_floods_in_a_loop),
         library_test(test_silence),
         library_test(test_request_that_nobody_reads),
     };

@@ -2,6 +2,7 @@
  * libcompletion while memory runs out, its own and that of the libraries below it: a call fails and
  * says so, or works; a request stays as it was; no answer looks whole that is not; nothing leaks.
  */
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -247,6 +248,133 @@ static void test_refusal(void **state)
     library_stop(l);
 }
 
+/* ---- In a loop, and gathered ---- */
+
+/* Two calls with a client of their own; what their answers have, in text. */
+static int loop(struct library *l, completion_client **client, char text[static 64])
+{
+    completion_call *calls[2] = {NULL, NULL};
+    completion_gather *gather = NULL;
+    completion_result *gathered = NULL;
+    const completion_result *chunk;
+    int r = completion_client_new(l->scene.daemon.socket, client);
+
+    if (r == 0)
+        r = completion_gather_new(&gather);
+    if (r == 0)
+        r = completion_call_start(*client, l->request, HARNESS_TIMEOUT_MS, &calls[0], l->error);
+    if (r == 0)
+        r = completion_call_start_stream(*client, l->request, HARNESS_TIMEOUT_MS, &calls[1],
+                                         l->error);
+    for (int i = 0; r == 0 && i < 2; i++) {
+        int fd = completion_client_get_fd(*client);
+        if (fd < 0)
+            r = fd;
+        while (r == 0 && (r = completion_call_next(calls[i], &chunk, l->error)) != 0) {
+            struct pollfd p = {fd, POLLIN, 0};
+            if (r == 1)
+                r = completion_gather_add(gather, chunk);
+            else if (r != -EAGAIN)
+                break;
+            else if (poll(&p, 1, completion_client_get_timeout(*client)) >= 0)
+                r = completion_client_process(*client) < 0 ? -1 : 0;
+        }
+    }
+    if (r == 0)
+        r = completion_gather_result(gather, &gathered);
+    if (gathered) {
+        completion_text part = completion_choice_text(gathered, 0);
+        strncat(text, part.data, part.length);
+    }
+    completion_result_free(gathered);
+    completion_gather_free(gather);
+    completion_call_free(calls[0]);
+    completion_call_free(calls[1]);
+    return r;
+}
+
+static void test_loop(void **state)
+{
+    struct library *l = *state;
+
+    library_start(l, answer_each, NULL, NULL);
+    for (struct failing_memory m = {0}; failing_memory_next(&m);) {
+        completion_client *client = NULL;
+        char text[64] = "";
+
+        failing_memory_begin(&m);
+        int r = loop(l, &client, text);
+        failing_memory_end(&m);
+        if (r == 0)
+            assert_string_equal(text, "wholeone, two, three");
+        else
+            assert_true(m.failed);
+        completion_client_free(client);
+    }
+    library_stop(l);
+}
+
+enum { N_CHUNKS = 300, N_WARM = 20 };
+
+static const char chunk_with_logprobs[] =
+    "{\"id\":\"cmpl-1\",\"model\":\"m\",\"x\":1,\"choices\":[{\"index\":0,\"text\":\"part\","
+    "\"finish_reason\":null,\"logprobs\":{\"tokens\":[\"a\",\"b\"],"
+    "\"token_logprobs\":[-1,-2],\"top_logprobs\":[{\"a\":-1,\"c\":-3},{\"b\":-2}],"
+    "\"text_offset\":[0,1]}}]}";
+
+static void answer_at_length(struct fake_connection *c)
+{
+    while (fake_read_request(c)) {
+        bool ok = fake_stream_begin(c);
+        for (int i = 0; ok && i < N_CHUNKS; i++)
+            ok = fake_event(c, chunk_with_logprobs);
+        if (!ok || !fake_event(c, FAKE_LAST("")) || !fake_stream_done(c))
+            return;
+    }
+}
+
+/* Once a stream runs, it needs no more memory. */
+static void test_running_stream_allocates_nothing(void **state)
+{
+    static const struct failing_memory always = {.fail_at = 1, .for_ever = true};
+    struct library *l = *state;
+    const completion_result *chunk;
+    int r = 0, n = 0;
+
+    library_start(l, answer_at_length, NULL, NULL);
+    completion_stream *stream = library_open(l, HARNESS_TIMEOUT_MS);
+    while (n < N_WARM)
+        n += completion_stream_next(stream, &chunk, l->error);
+    struct failing_memory m = always;
+    failing_memory_begin(&m);
+    while (n < N_CHUNKS && (r = completion_stream_next(stream, &chunk, l->error)) == 1)
+        n++;
+    assert_false(failing_memory_end(&m));
+    assert_int_equal(r, 1);
+    completion_stream_free(stream);
+
+    /* Of one in a loop the same holds. */
+    completion_call *call = library_start_call(l, 1, HARNESS_TIMEOUT_MS);
+    for (n = 0; n < N_WARM;) {
+        r = completion_call_next(call, &chunk, l->error);
+        n += r == 1;
+        if (r == -EAGAIN)
+            library_turn(l);
+    }
+    failing_memory_begin(&m);
+    while (n < N_CHUNKS &&
+           ((r = completion_call_next(call, &chunk, l->error)) == 1 || r == -EAGAIN)) {
+        struct pollfd p = {completion_client_get_fd(l->client), POLLIN, 0};
+        n += r == 1;
+        if (r == -EAGAIN && poll(&p, 1, completion_client_get_timeout(l->client)) >= 0)
+            completion_client_process(l->client);
+    }
+    assert_false(failing_memory_end(&m));
+    assert_int_equal(r, 1);
+    completion_call_free(call);
+    library_stop(l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +383,8 @@ int main(void)
         library_test(test_whole_answer),
         library_test(test_stream),
         library_test(test_refusal),
+        library_test(test_loop),
+        library_test(test_running_stream_allocates_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,6 +58,17 @@ static void test_null_is_refused(void **state)
     r = completion_client_check(NULL, FOREVER, l->error);
     library_assert_failed(l, r, -EINVAL, COMPLETION_INVALID_ARGUMENT);
     assert_int_equal(completion_create(NULL, NULL, FOREVER, NULL, NULL), -EINVAL);
+    completion_call *call = NULL;
+    r = completion_call_start(NULL, l->request, FOREVER, &call, l->error);
+    library_assert_failed(l, r, -EINVAL, COMPLETION_INVALID_ARGUMENT);
+    r = completion_call_start(l->client, NULL, FOREVER, &call, l->error);
+    library_assert_failed(l, r, -EINVAL, COMPLETION_INVALID_ARGUMENT);
+    r = completion_call_start_stream(l->client, l->request, FOREVER, NULL, l->error);
+    library_assert_failed(l, r, -EINVAL, COMPLETION_INVALID_ARGUMENT);
+    r = completion_call_next(NULL, &chunk, l->error);
+    library_assert_failed(l, r, -EINVAL, COMPLETION_INVALID_ARGUMENT);
+    assert_null(call);
+    assert_int_equal(completion_client_process(l->client), 0);
     /* Nothing was sent for any of them. */
     assert_int_equal(fake_count(l->scene.fake, FAKE_REQUESTED), 0);
 
@@ -78,7 +89,22 @@ static void test_null_is_nothing(void **state)
     assert_null(completion_result_free(NULL));
     assert_null(completion_stream_free(NULL));
     assert_null(completion_error_free(NULL));
+    assert_null(completion_call_free(NULL));
+    assert_null(completion_gather_free(NULL));
     completion_stream_cancel(NULL);
+    completion_call_cancel(NULL);
+    completion_call_pause(NULL);
+    completion_call_resume(NULL);
+    completion_call_set_callback(NULL, NULL, NULL);
+    assert_null(completion_call_user(NULL));
+    completion_client_set_wake(NULL, NULL, NULL);
+    assert_null(completion_client_next_ready(NULL));
+    assert_int_equal(completion_client_get_fd(NULL), -EINVAL);
+    assert_int_equal(completion_client_get_events(NULL), 0);
+    assert_int_equal(completion_client_get_timeout(NULL), -1);
+    assert_int_equal(completion_client_process(NULL), -EINVAL);
+    assert_int_equal(completion_request_set_priority(NULL, 1), -EINVAL);
+    assert_int_equal(completion_result_copy(NULL, NULL), -EINVAL);
     completion_client_set_wait(NULL, NULL, NULL, 0);
     assert_string_equal(completion_client_socket(NULL), "");
     assert_int_equal(completion_request_set_model(NULL, "m", TEXT), -EINVAL);
@@ -152,6 +178,35 @@ static void test_stream_is_freed_in_every_state(void **state)
     l->scene.fake = NULL;
     daemon_done(&l->scene.daemon);
     assert_int_equal(library_n_descriptors(), before);
+}
+
+/* A client that is freed first takes the life of its streams, and not the program's. */
+static void test_client_is_freed_before_its_streams(void **state)
+{
+    struct library *l = *state;
+    const completion_result *chunk;
+    completion_result *copy;
+
+    library_start(l, answer, NULL, NULL);
+    completion_stream *fresh = library_open(l, FOREVER), *read = library_open(l, FOREVER),
+                      *ended = library_open(l, FOREVER);
+    assert_int_equal(completion_stream_next(ended, &chunk, l->error), 1);
+    assert_int_equal(completion_stream_next(ended, &chunk, l->error), 0);
+    assert_int_equal(completion_stream_next(read, &chunk, l->error), 1);
+    l->client = completion_client_free(l->client);
+    library_assert_text(completion_choice_text(chunk, 0), "ok");
+    assert_int_equal(completion_result_copy(chunk, &copy), 0);
+    library_assert_next_fails(l, read, -EPIPE, COMPLETION_CANCELLED);
+    library_assert_next_fails(l, fresh, -EPIPE, COMPLETION_CANCELLED);
+    library_assert_next_fails(l, fresh, -EPIPE, COMPLETION_FAILED_PRECONDITION);
+    assert_int_equal(completion_stream_next(ended, &chunk, l->error), 0);
+    completion_stream_cancel(read);
+    completion_stream_free(fresh);
+    completion_stream_free(read);
+    completion_stream_free(ended);
+    library_assert_text(completion_choice_text(copy, 0), "ok");
+    completion_result_free(copy);
+    library_stop(l);
 }
 
 /* ---- fork() ---- */
@@ -420,6 +475,7 @@ int main(void)
         cmocka_unit_test(test_null_is_nothing),
         library_test(test_path_of_the_socket),
         library_test(test_stream_is_freed_in_every_state),
+        library_test(test_client_is_freed_before_its_streams),
         library_test(test_child_leaves_the_stream_of_its_parent_alone),
         library_test(test_descriptor_zero_is_a_descriptor),
         library_test(test_no_descriptor_left),
