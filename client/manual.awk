@@ -1,7 +1,7 @@
 # Makes the pages of libcompletion's functions out of completion.h: one for each of its sections,
 # and one for each function that points to it.
 #
-#     awk -v into=FOLDER -f functions.awk completion.h completion.h
+#     awk -v into=FOLDER -f manual.awk completion.h completion.h
 #
 # A section begins with a comment between dashes. In it a comment belongs to the declarations that
 # follow without an empty line, and one that nothing follows to the section. In comments, paragraphs
