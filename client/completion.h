@@ -59,6 +59,9 @@ typedef struct completion_text {
 
 /* ---- Errors ---- */
 
+/* An error object is the caller's, may be used for any number of calls, and tells of the last one
+ * that failed. Wherever one is taken, NULL may be given instead. */
+
 /* gRPC's status codes. */
 enum completion_status {
     COMPLETION_OK = 0,
@@ -80,21 +83,25 @@ enum completion_status {
     COMPLETION_UNAUTHENTICATED = 16
 };
 
-/* An error object is the caller's, may be used for any number of calls, and tells of the last one
- * that failed. NULL if there is no memory. Wherever one is taken, NULL may be given instead. */
+/* NULL if there is no memory. */
 completion_error *completion_error_new(void);
 completion_error *completion_error_free(completion_error *error);
 
+/* The status of the call. */
 enum completion_status completion_error_status(const completion_error *error);
-/* "UNAVAILABLE" */
+/* Its name, as in "UNAVAILABLE". */
 const char *completion_error_status_name(const completion_error *error);
 /* A sentence that says what happened and what to do. Never NULL. */
 const char *completion_error_message(const completion_error *error);
 
-/* What the daemon adds; completion.proto, ErrorDetail, says what each means. Texts are "" and
- * numbers are 0 (retry_after_ms: -1) if absent. Where the daemon had no last word (the connection
- * broke, the deadline passed, the call was cancelled), maybe_executed and retryable are the
- * library's: 1 and as the status says, but maybe_executed is 0 if nothing was sent. */
+/* What the daemon adds; texts are "" and numbers are 0 (retry_after_ms: -1) if absent. What
+ * happened, in a word for programs (completion(7) has them all); the API's type, param, code and
+ * message; the upstream's name in the configuration; the ids of the upstream's response and of the
+ * call in the daemon's log; how far the last attempt came ("connect", "headers", ...); the HTTP
+ * status; when to try again; how many attempts were made; how many chunks had been sent. Then:
+ * whether the upstream may have done, and bill, the work; whether the same request may succeed
+ * later. Where the daemon had no last word (the connection broke, the deadline passed, the call was
+ * cancelled), these two are the library's: 1, but 0 if nothing was sent, and as the status says. */
 const char *completion_error_reason(const completion_error *error);
 const char *completion_error_type(const completion_error *error);
 const char *completion_error_param(const completion_error *error);
@@ -128,6 +135,7 @@ int completion_client_new(const char *socket_path, completion_client **ret);
  */
 completion_client *completion_client_free(completion_client *client);
 
+/* Where it connects to. */
 const char *completion_client_socket(const completion_client *client);
 
 /*
@@ -141,13 +149,14 @@ const char *completion_client_socket(const completion_client *client);
 int completion_client_allow_server_uid(completion_client *client, int64_t uid);
 
 /*
- * What is done about a daemon that is not there.
- * wait_ms: how long a call waits for one to come where nobody listens, trying again after 10 ms,
- * then twice as long each time, at most 1 s; it never waits beyond its own deadline. 0, as at
- * first: the call fails at once. Negative: until the deadline. resend: how often a call is made
- * again of which the daemon provably did nothing, because it was being restarted, within the same
- * deadline. 1 at first. No other call is ever made again. A connection that is gone is made anew by
- * the next call, whatever is set here. 0 or -EINVAL.
+ * What is done about a daemon that is not there. 0 or -EINVAL.
+ *   - wait_ms: how long a call waits for one to come where nobody listens, trying again after
+ *     10 ms, then twice as long each time, at most 1 s; it never waits beyond its own deadline. 0,
+ *     as at first: the call fails at once. Negative: until the deadline.
+ *   - resend: how often a call is made again of which the daemon provably did nothing, because it
+ *     was being restarted, within the same deadline. 1 at first. No other call is ever made again.
+ *
+ * A connection that is gone is made anew by the next call, whatever is set here.
  */
 int completion_client_set_reconnect(completion_client *client, int64_t wait_ms, int resend);
 
@@ -176,43 +185,68 @@ int completion_client_status_json(completion_client *client, int64_t timeout_ms,
 
 /* ---- Requests ---- */
 
-/* A request may be used for any number of calls, and changed between them. Setters return 0,
+/*
+ * A request may be used for any number of calls, and changed between them. Setters return 0,
  * -EINVAL (NULL with a length that is not 0, or a text of more than 4 MiB) or -ENOMEM, and then the
  * request is as it was. _set_ takes the place of what was set or added before, _add_ adds to what
- * was added; setting one form of prompt or stop takes the place of another. */
+ * was added; setting one form of prompt or stop takes the place of another. What numbers may be is
+ * the daemon's to check, which answers with COMPLETION_INVALID_ARGUMENT.
+ */
+
+/* One in which nothing is set. 0, -EINVAL or -ENOMEM. */
 int completion_request_new(completion_request **ret);
 completion_request *completion_request_free(completion_request *request);
 
+/* The model's name. Required. */
 int completion_request_set_model(completion_request *request, const char *model, size_t length);
 
-/* One prompt. */
+/* One prompt. Without any the model begins a new document. */
 int completion_request_set_prompt(completion_request *request, const char *prompt, size_t length);
 /* One of several prompts. */
 int completion_request_add_prompt(completion_request *request, const char *prompt, size_t length);
-/* One prompt as token ids. */
+/* One prompt as n token ids. */
 int completion_request_set_prompt_tokens(completion_request *request, const int32_t *ids, size_t n);
-/* One of several prompts as token ids. */
+/* One of several prompts as n token ids. */
 int completion_request_add_prompt_tokens(completion_request *request, const int32_t *ids, size_t n);
 
+/* How many completions the server makes for each prompt, to return the likeliest of them: 0 to 20,
+ * by default 1. All are billed; streams can't have more than n. */
 int completion_request_set_best_of(completion_request *request, int32_t best_of);
+/* Not 0: the answer begins with the prompt. */
 int completion_request_set_echo(completion_request *request, int echo);
+/* Less (above 0) or more (below 0) of tokens the more often they are there already: -2 to 2. */
 int completion_request_set_frequency_penalty(completion_request *request, double penalty);
+/* Makes a token likelier, up to 100, or less likely, down to -100. */
 int completion_request_add_logit_bias(completion_request *request, int32_t token, double bias);
+/* Log probabilities of each token, and of the likeliest ones at its place: 0 to 5 of these. */
 int completion_request_set_logprobs(completion_request *request, int32_t logprobs);
+/* The most tokens of a choice, by default 16. */
 int completion_request_set_max_tokens(completion_request *request, int32_t max_tokens);
+/* How many choices for each prompt: 1 to 128. */
 int completion_request_set_n(completion_request *request, int32_t n);
+/* Less (above 0) or more (below 0) of tokens that are there already: -2 to 2. */
 int completion_request_set_presence_penalty(completion_request *request, double penalty);
+/* The same answer for the same seed, as far as the server can. */
 int completion_request_set_seed(completion_request *request, int64_t seed);
+
 /* One stop sequence. */
 int completion_request_set_stop(completion_request *request, const char *stop, size_t length);
 /* One of up to four, sent as an array. */
 int completion_request_add_stop(completion_request *request, const char *stop, size_t length);
+
+/* Of streams: not 0 asks for padding that hides the lengths of chunks, and passes it on. */
 int completion_request_set_include_obfuscation(completion_request *request, int include);
+/* Of streams: not 0 asks for a last chunk with the usage. */
 int completion_request_set_include_usage(completion_request *request, int include);
+/* What comes behind the completion, for insertion. */
 int completion_request_set_suffix(completion_request *request, const char *suffix, size_t length);
+/* 0, the likeliest tokens, to 2, very random ones; by default 1. */
 int completion_request_set_temperature(completion_request *request, double temperature);
+/* Only the likeliest tokens that together have this probability: 0 to 1, by default 1. */
 int completion_request_set_top_p(completion_request *request, double top_p);
+/* A name of the end user for the upstream. */
 int completion_request_set_user(completion_request *request, const char *user, size_t length);
+
 /* Parameters beyond the API, as a JSON object. */
 int completion_request_set_extra_body(completion_request *request, const char *json, size_t length);
 
@@ -264,7 +298,8 @@ completion_stream *completion_stream_free(completion_stream *stream);
  *         ... completion_call_next() of the calls, or their callbacks have done it ...
  *     }
  *
- * Adapters for libevent, sd-event, GLib and libuv are in <completion/adapters/completion-*.h>.
+ * Adapters are in <completion/libevent.h>, <completion/sd-event.h>, <completion/glib.h> and
+ * <completion/libuv.h>; completion_client_process() is theirs to call then.
  */
 
 /* A descriptor that is readable when completion_client_process() has something to do. It is the
@@ -349,6 +384,7 @@ completion_call *completion_call_free(completion_call *call);
 
 /* ---- Results ---- */
 
+/* Why a choice has ended, if it has. */
 enum completion_finish_reason {
     COMPLETION_FINISH_UNSPECIFIED = 0,
     COMPLETION_FINISH_STOP = 1,
@@ -357,6 +393,7 @@ enum completion_finish_reason {
     COMPLETION_FINISH_OTHER = 4
 };
 
+/* The API's counts of tokens. */
 enum completion_usage_field {
     COMPLETION_USAGE_COMPLETION_TOKENS,
     COMPLETION_USAGE_PROMPT_TOKENS,
@@ -373,11 +410,19 @@ enum completion_usage_field {
     COMPLETION_USAGE_PROMPT_TEXT_TOKENS
 };
 
-/* Functions that return int and fill ret (unless it is NULL): 1 if the value is there, else 0. A
+/*
+ * Functions that return int and fill ret (unless it is NULL): 1 if the value is there, else 0. A
  * choice (from 0, in the order of the message, not the API's index) or position that does not exist
  * has nothing. `extra` is the text of a JSON object: the members that the API does not have, as the
- * server sent them. */
+ * server sent them. Texts last as long as the result; a chunk's lie in the bytes that came, and are
+ * no copies.
+ */
+
+/* Only what completion_create() and the like gave to the caller; of a call's own, nothing is freed.
+ */
 completion_result *completion_result_free(completion_result *result);
+
+/* The members of the answer itself; when it was created is in seconds since 1970. */
 completion_text completion_result_id(const completion_result *result);
 completion_text completion_result_model(const completion_result *result);
 completion_text completion_result_object(const completion_result *result);
@@ -385,6 +430,7 @@ completion_text completion_result_system_fingerprint(const completion_result *re
 completion_text completion_result_extra(const completion_result *result);
 int completion_result_created(const completion_result *result, int64_t *ret);
 
+/* Tokens used, where the server said so. */
 int completion_result_has_usage(const completion_result *result);
 int completion_result_usage(const completion_result *result, enum completion_usage_field field,
                             int64_t *ret);
@@ -396,7 +442,10 @@ completion_text completion_usage_prompt_tokens_extra(const completion_result *re
  * -EINVAL or -ENOMEM. */
 int completion_result_copy(const completion_result *result, completion_result **ret);
 
+/* How many choices it has; a chunk, those that have something new. */
 size_t completion_result_n_choices(const completion_result *result);
+
+/* Which of the answers it belongs to; what it says; why it ended. */
 int completion_choice_index(const completion_result *result, size_t choice, int32_t *ret);
 completion_text completion_choice_text(const completion_result *result, size_t choice);
 completion_text completion_choice_extra(const completion_result *result, size_t choice);
@@ -406,6 +455,8 @@ enum completion_finish_reason completion_choice_finish_reason(const completion_r
 completion_text completion_choice_finish_reason_text(const completion_result *result,
                                                      size_t choice);
 
+/* Log probabilities, where they were asked for: of each token, of where it begins in the text, and
+ * of the likeliest tokens at its place. */
 int completion_choice_has_logprobs(const completion_result *result, size_t choice);
 completion_text completion_logprobs_extra(const completion_result *result, size_t choice);
 size_t completion_logprobs_n_tokens(const completion_result *result, size_t choice);
@@ -437,6 +488,8 @@ int completion_result_to_json(const completion_result *result, char **ret, size_
  * finish_reason and `extra` what came last, of id, created, model, object and system_fingerprint
  * what came first.
  */
+
+/* 0, -EINVAL or -ENOMEM. */
 int completion_gather_new(completion_gather **ret);
 completion_gather *completion_gather_free(completion_gather *gather);
 
