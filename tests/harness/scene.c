@@ -7,9 +7,10 @@
 /* In what goes on with the section [upstream fake]. */
 static bool has_base_url(const char *settings)
 {
-    const char *key = settings ? strstr(settings, "base_url") : NULL;
-    const char *section = settings ? strstr(settings, "\n[") : NULL;
+    if (!settings || *settings == '[')
+        return false;
 
+    const char *key = strstr(settings, "base_url"), *section = strstr(settings, "\n[");
     return key && (!section || key < section);
 }
 
