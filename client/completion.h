@@ -108,6 +108,8 @@ const char *completion_error_param(const completion_error *error);
 const char *completion_error_code(const completion_error *error);
 const char *completion_error_api_message(const completion_error *error);
 const char *completion_error_upstream(const completion_error *error);
+/* Which of the upstream's servers was asked last: HOST:PORT, or the path of a socket. */
+const char *completion_error_endpoint(const completion_error *error);
 const char *completion_error_request_id(const completion_error *error);
 const char *completion_error_call_id(const completion_error *error);
 const char *completion_error_phase(const completion_error *error);

@@ -76,6 +76,7 @@ static void set_details(completion_error *e, const Completion__V1__ErrorDetail *
     SET(code, code);
     SET(api_message, message);
     SET(upstream, upstream);
+    SET(endpoint, endpoint);
     SET(request_id, upstream_request_id);
     SET(call_id, call_id);
 #undef SET
@@ -154,6 +155,7 @@ GETTER(const char *, param, "")
 GETTER(const char *, code, "")
 GETTER(const char *, api_message, "")
 GETTER(const char *, upstream, "")
+GETTER(const char *, endpoint, "")
 GETTER(const char *, request_id, "")
 GETTER(const char *, call_id, "")
 GETTER(const char *, phase, "")

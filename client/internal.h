@@ -27,7 +27,7 @@ struct completion_error {
     enum completion_status status;
     char message[MESSAGE_MAX];
     char reason[WORD_MAX], type[WORD_MAX], param[WORD_MAX], code[WORD_MAX], upstream[WORD_MAX],
-        request_id[WORD_MAX], call_id[WORD_MAX];
+        endpoint[WORD_MAX], request_id[WORD_MAX], call_id[WORD_MAX];
     char api_message[MESSAGE_MAX];
     const char *phase;
     int http_status, attempts;

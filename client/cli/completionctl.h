@@ -115,6 +115,13 @@ struct summary_upstream {
     int64_t running, queued, ok, failed;                          /* calls */
     int64_t first_byte_p50, first_byte_p95, total_p50, total_p95; /* us; -1: unknown */
     double reuse_ratio;                                           /* -1: unknown */
+    size_t n_endpoints;
+};
+
+struct summary_endpoint {
+    size_t upstream; /* whose it is: its place among them */
+    char name[TABLE_CELL], state[32];
+    int64_t running, attempts, faults;
 };
 
 struct summary_user {
@@ -128,8 +135,9 @@ struct summary {
     int64_t pid, uptime_us, config_time_us, last_reload_time_us, connections;
     int64_t memory_used, memory_limit; /* bytes; INT64_MAX: no limit */
     struct summary_upstream *upstreams;
+    struct summary_endpoint *endpoints;
     struct summary_user *users;
-    size_t n_upstreams, n_users;
+    size_t n_upstreams, n_endpoints, n_users;
     /* The daemon is too old to tell more than `draining`. */
     bool is_health_only;
 };

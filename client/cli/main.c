@@ -132,6 +132,7 @@ int report(int r, const completion_error *e)
     print_detail("param", completion_error_param(e));
     print_detail("code", completion_error_code(e));
     print_detail("upstream", completion_error_upstream(e));
+    print_detail("endpoint", completion_error_endpoint(e));
     print_detail("request id", completion_error_request_id(e));
     print_detail("call id", completion_error_call_id(e));
     if (completion_error_attempts(e) > 1) {

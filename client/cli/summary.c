@@ -38,6 +38,15 @@ static const struct member upstream_members[] = {
     {0},
 };
 
+static const struct member endpoint_members[] = {
+    MEMBER(summary_endpoint, TEXT, "name", name),
+    MEMBER(summary_endpoint, TEXT, "state", state),
+    MEMBER(summary_endpoint, NUMBER, "running", running),
+    MEMBER(summary_endpoint, NUMBER, "attempts", attempts),
+    MEMBER(summary_endpoint, NUMBER, "faults", faults),
+    {0},
+};
+
 static const struct member user_members[] = {
     MEMBER(summary_user, NUMBER, "uid", uid),
     MEMBER(summary_user, NUMBER, "running", running),
@@ -127,13 +136,35 @@ static void *append(void **list, size_t *n, size_t size)
     return memset((char *)longer + (*n)++ * size, 0, size);
 }
 
-static int read_upstreams(struct json_reader *r, struct summary *s)
+/* Of the upstream that is being read. */
+static int read_endpoints(struct json_reader *r, struct summary *s)
 {
     struct json_string key;
 
     if (!json_enter_array(r))
         return 0;
     while (json_next_element(r)) {
+        struct summary_endpoint *e = append((void **)&s->endpoints, &s->n_endpoints, sizeof *e);
+        if (!e)
+            return -ENOMEM;
+        e->upstream = s->n_upstreams - 1;
+        s->upstreams[e->upstream].n_endpoints++;
+        if (!json_enter_object(r))
+            continue;
+        while (json_next_member(r, &key))
+            read_member(r, &key, endpoint_members, e);
+    }
+    return 0;
+}
+
+static int read_upstreams(struct json_reader *r, struct summary *s)
+{
+    struct json_string key;
+    int e = 0;
+
+    if (!json_enter_array(r))
+        return 0;
+    while (e == 0 && json_next_element(r)) {
         struct summary_upstream *u = append((void **)&s->upstreams, &s->n_upstreams, sizeof *u);
         if (!u)
             return -ENOMEM;
@@ -141,14 +172,16 @@ static int read_upstreams(struct json_reader *r, struct summary *s)
         u->reuse_ratio = -1;
         if (!json_enter_object(r))
             continue;
-        while (json_next_member(r, &key)) {
+        while (e == 0 && json_next_member(r, &key)) {
             if (json_string_equals(&key, "calls"))
                 read_calls(r, u);
+            else if (json_string_equals(&key, "endpoints"))
+                e = read_endpoints(r, s);
             else
                 read_member(r, &key, upstream_members, u);
         }
     }
-    return 0;
+    return e;
 }
 
 static int read_users(struct json_reader *r, struct summary *s)
@@ -217,10 +250,12 @@ int summary_get(completion_client *client, int64_t timeout_ms, struct summary *r
 void summary_done(struct summary *s)
 {
     free(s->upstreams);
+    free(s->endpoints);
     free(s->users);
     s->upstreams = NULL;
+    s->endpoints = NULL;
     s->users = NULL;
-    s->n_upstreams = s->n_users = 0;
+    s->n_upstreams = s->n_endpoints = s->n_users = 0;
 }
 
 /* ---- Printing ---- */
@@ -326,7 +361,10 @@ static void print_upstreams(const struct summary *s, const struct summary *befor
         const struct summary_upstream *u = &s->upstreams[i];
         table_add(&t, "%s", u->name);
         table_add(&t, "%s", strcmp(u->state, "UPSTREAM_STATE_UNREACHABLE") ? "ok" : "unreachable");
-        table_add(&t, "%s", u->base_url);
+        if (u->n_endpoints > 1)
+            table_add(&t, "%s +%zu", u->base_url, u->n_endpoints - 1);
+        else
+            table_add(&t, "%s", u->base_url);
         table_add(&t, "%lld", (long long)u->running);
         table_add(&t, "%lld", (long long)u->queued);
         table_add(&t, "%lld", (long long)u->ok);
@@ -343,6 +381,35 @@ static void print_upstreams(const struct summary *s, const struct summary *befor
     }
     table_print(&t, out);
     table_done(&t);
+}
+
+/* Of upstreams that have several. */
+static void print_endpoints(const struct summary *s, FILE *out)
+{
+    static const char *const titles[] = {"ENDPOINT", "UPSTREAM", "STATE",
+                                         "RUNNING",  "ATTEMPTS", "FAULTS"};
+    struct table t = {.n_columns = sizeof titles / sizeof *titles, .n_left = 3};
+
+    for (size_t i = 0; i < t.n_columns; i++)
+        table_add(&t, "%s", titles[i]);
+    for (size_t i = 0; i < s->n_endpoints; i++) {
+        const struct summary_endpoint *e = &s->endpoints[i];
+        const struct summary_upstream *u = &s->upstreams[e->upstream];
+        if (u->n_endpoints < 2)
+            continue;
+        table_add(&t, "%s", e->name);
+        table_add(&t, "%s", u->name);
+        table_add(&t, "%s",
+                  !strcmp(e->state, "ENDPOINT_STATE_UNREACHABLE") ? "unreachable"
+                  : !strcmp(e->state, "ENDPOINT_STATE_RESTING")   ? "resting"
+                                                                  : "ok");
+        table_add(&t, "%lld", (long long)e->running);
+        table_add(&t, "%lld", (long long)e->attempts);
+        table_add(&t, "%lld", (long long)e->faults);
+    }
+    table_print(&t, out);
+    table_done(&t);
+    fputc('\n', out);
 }
 
 static void print_users(const struct summary *s, FILE *out)
@@ -382,5 +449,7 @@ void summary_print(const struct summary *s, const struct summary *before, const 
     fputc('\n', out);
     print_upstreams(s, before, out);
     fputc('\n', out);
+    if (s->n_endpoints > s->n_upstreams)
+        print_endpoints(s, out);
     print_users(s, out);
 }

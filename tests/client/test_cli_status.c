@@ -78,6 +78,39 @@ static void test_status_tells_what_happened(void **state)
     scene_stop(s);
 }
 
+static void test_endpoints_have_rows_where_there_are_several(void **state)
+{
+    struct scene *s = *state;
+    struct cli c;
+    char settings[256], row[128];
+
+    /* Nobody listens on port 1. */
+    scene_start(s, serve, NULL, NULL);
+    cli_run(&c, 0, s->daemon.socket, NULL, CLI_ARGUMENTS("status"));
+    cli_assert_lacks(cli_text(&c), "ENDPOINT");
+    cli_done(&c);
+    snprintf(settings, sizeof settings, "[upstream u]\nbase_url = %s http://127.0.0.1:1/v1\n",
+             fake_base_url(s->fake));
+    daemon_configure(&s->daemon, settings);
+    daemon_signal(&s->daemon, SIGHUP);
+    daemon_await(&s->daemon, "READY=1");
+    for (int i = 0; i < 200; i++)
+        call(s, "m");
+    cli_run(&c, 0, s->daemon.socket, NULL, CLI_ARGUMENTS("status"));
+    snprintf(row, sizeof row, " %s +1 ", fake_base_url(s->fake));
+    cli_assert_has(cli_text(&c), row);
+    int running, attempts, faults;
+    const char *at = strstr(cli_text(&c), "\n127.0.0.1:1 ");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, " 127.0.0.1:1 u resting %d %d %d", &running, &attempts, &faults),
+                     3);
+    assert_int_equal(running, 0);
+    assert_true(faults > 0);
+    assert_int_equal(attempts, faults);
+    cli_done(&c);
+    scene_stop(s);
+}
+
 static void test_rows_are_aligned(void **state)
 {
     struct scene *s = *state;
@@ -356,6 +389,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         scene_test(test_status_tells_what_happened),
+        scene_test(test_endpoints_have_rows_where_there_are_several),
         scene_test(test_rows_are_aligned),
         scene_test(test_json_has_the_schemas_names),
         scene_test(test_others_see_only_themselves),

@@ -163,6 +163,7 @@ static void test_error_has_what_the_api_said(void **state)
     assert_string_equal(completion_error_code(e), "rate_limit_exceeded");
     assert_string_equal(completion_error_api_message(e), "Slow down");
     assert_string_equal(completion_error_upstream(e), "fake");
+    assert_memory_equal(completion_error_endpoint(e), "127.0.0.1:", 10);
     assert_string_equal(completion_error_request_id(e), "req_7");
     assert_string_equal(completion_error_phase(e), "headers");
     assert_int_equal(completion_error_http_status(e), 429);

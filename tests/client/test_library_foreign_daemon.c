@@ -295,6 +295,7 @@ static void test_no_error_object_has_nothing(void **state)
     assert_string_equal(completion_error_code(NULL), "");
     assert_string_equal(completion_error_api_message(NULL), "");
     assert_string_equal(completion_error_upstream(NULL), "");
+    assert_string_equal(completion_error_endpoint(NULL), "");
     assert_string_equal(completion_error_request_id(NULL), "");
     assert_string_equal(completion_error_phase(NULL), "");
     assert_int_equal(completion_error_http_status(NULL), 0);

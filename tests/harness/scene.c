@@ -7,10 +7,11 @@
 /* In what goes on with the section [upstream fake]. */
 static bool has_base_url(const char *settings)
 {
-    const char *key = settings ? strstr(settings, "base_url") : NULL;
-    const char *section = settings ? strstr(settings, "\n[") : NULL;
+    if (!settings || *settings == '[')
+        return false;
 
-    return key && *settings != '[' && (!section || key < section);
+    const char *key = strstr(settings, "base_url"), *section = strstr(settings, "\n[");
+    return key && (!section || key < section);
 }
 
 void scene_prepare(struct scene *s, fake_handler handler, const void *user, const char *settings)

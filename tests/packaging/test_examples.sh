@@ -102,7 +102,7 @@ configurations() {
     n=0
     block completiond.conf.5 '^\[' >"$work/blocks"
     # Each begins anew: an upstream or everyone's policy.
-    for first in '^.upstream local' '^.upstream azure' '^.policy'; do
+    for first in '^.upstream vllm' '^.upstream local' '^.upstream azure' '^.policy'; do
         block completiond.conf.5 "$first" |
             sed "s|/etc/completiond/openai.key|$work/openai.key|" >"$work/example.conf"
         [ -s "$work/example.conf" ] || { echo "no block begins with $first"; return 1; }
