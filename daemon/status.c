@@ -1,10 +1,12 @@
 #include "status.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "../proto/unpack.h"
+#include "../proto/utf8.h"
 #include "../proto/wire.h"
 #include "account.h"
 #include "call.h"
@@ -16,7 +18,7 @@
 #include "server.h"
 
 /* Numbers of the repeated fields of GetStatusResponse. */
-enum { FIELD_UPSTREAMS = 11, FIELD_USERS = 12 };
+enum { FIELD_UPSTREAMS = 11, FIELD_USERS = 12, FIELD_MODELS = 13 };
 /* Of UpstreamStatus. */
 enum { FIELD_ENDPOINTS = 14 };
 
@@ -179,6 +181,59 @@ static bool may_see_all(const struct caller *caller)
     return caller->uid == 0 || caller->uid == geteuid();
 }
 
+/* ---- Models ---- */
+
+static void append_model(struct buffer *out, const char *model, const struct config_upstream *u)
+{
+    Completion__V1__ModelStatus s = COMPLETION__V1__MODEL_STATUS__INIT;
+    char name[LOG_VALUE_MAX];
+
+    /* A request can't ask for what is not UTF-8. */
+    if (!utf8_is_valid(model, strlen(model)))
+        return;
+    SET(&s, model, text_of(model));
+    SET(&s, upstream, text_of(log_escape(u->name, name, sizeof name)));
+    append_message(out, FIELD_MODELS, &s.base, 0);
+}
+
+static bool is_name(const char *glob)
+{
+    return !strpbrk(glob, "*?[\\");
+}
+
+/* What an upstream's glob leaves of those that policy allows. Of two globs the narrower one cannot
+ * be told, unless one takes everything; then it is the upstream's. */
+static void append_allowed(struct buffer *out, const char *glob, const struct config_upstream *u,
+                           const struct policy *policy)
+{
+    bool told = false;
+
+    if (!policy->models || is_name(glob)) {
+        if (policy_allows_model(policy, glob))
+            append_model(out, glob, u);
+        return;
+    }
+    for (char *const *allowed = policy->models; *allowed; allowed++) {
+        if (is_name(*allowed) ? fnmatch(glob, *allowed, 0) == 0 : !strcmp(glob, "*")) {
+            append_model(out, *allowed, u);
+        } else if (!is_name(*allowed) && !told) {
+            append_model(out, glob, u);
+            told = true;
+        }
+    }
+}
+
+static void append_models(struct buffer *out, const struct worker *w, const struct caller *caller)
+{
+    struct policy policy = policy_find(w->config, caller);
+
+    for (size_t i = 0; i < w->n_upstreams; i++) {
+        const struct config_upstream *u = upstream_settings(w->upstreams[i]);
+        for (char *const *glob = u->models; *glob; glob++)
+            append_allowed(out, *glob, u, &policy);
+    }
+}
+
 /* ---- The whole ---- */
 
 static void append_daemon(struct buffer *out, const struct worker *w)
@@ -217,6 +272,7 @@ static void reply(struct call *call)
         accounts_walk(&w->accounts, append_user, out);
     else
         append_user(c->account, out);
+    append_models(out, w, &c->caller);
     call_reply_end(call);
     call_finish(call);
 }

@@ -81,9 +81,10 @@ cat "$scratch/status"
 
 say "a completion, as JSON"
 show "$release/client/completionctl create --socket $scratch/rpc.sock \\
-    --model gpt-3.5-turbo-instruct --prompt 'Once upon a time' --max-tokens 24 --seed 1"
+    --model gpt-3.5-turbo-instruct --prompt 'Once upon a time' --max-tokens 24 --seed 1 \\
+    --output json"
 "$release/client/completionctl" create --socket "$scratch/rpc.sock" \
-  --model gpt-3.5-turbo-instruct --prompt 'Once upon a time' --max-tokens 24 --seed 1
+  --model gpt-3.5-turbo-instruct --prompt 'Once upon a time' --max-tokens 24 --seed 1 --output json
 
 say "a completion, streamed, as text"
 show "$release/client/completionctl create --socket $scratch/rpc.sock \\

@@ -11,6 +11,7 @@ static int run_help(int argc, char **argv);
 
 static const struct command commands[] = {
     {"create", "complete a prompt", run_create},
+    {"models", "list the models that can be asked for", run_models},
     {"status", "say whether the daemon is there and serving, and what it does", run_status},
     {"top", "the same, again every second", run_top},
     {"help", "show this, or the help of a command", run_help},
@@ -50,11 +51,9 @@ int usage_error(const char *command, const char *format, ...)
 {
     va_list args;
 
-    fprintf(stderr, "completionctl: ");
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    complain_list(format, args);
     va_end(args);
-    fputc('\n', stderr);
     return try_help(command);
 }
 
@@ -63,100 +62,23 @@ int socket_error(const char *command, int r)
     return usage_error(command, "--socket: %s", r == -EINVAL ? "a path is wanted" : strerror(-r));
 }
 
-static int exit_status(int r, const completion_error *e)
-{
-    const char *reason = completion_error_reason(e);
-
-    if (was_interrupted() && r == -ECANCELED)
-        return EXIT_INTERRUPTED;
-    if (!strcmp(reason, "STREAM_TRUNCATED") || !strcmp(reason, "STREAM_STALLED"))
-        return EXIT_TRUNCATED;
-    if (!*reason && r != -EIO && r != -ETIMEDOUT &&
-        (completion_error_status(e) == COMPLETION_UNAVAILABLE ||
-         completion_error_status(e) == COMPLETION_PERMISSION_DENIED))
-        return EXIT_UNREACHABLE;
-    switch (completion_error_status(e)) {
-    case COMPLETION_DEADLINE_EXCEEDED:
-        return EXIT_DEADLINE;
-    case COMPLETION_INVALID_ARGUMENT:
-    case COMPLETION_NOT_FOUND:
-    case COMPLETION_PERMISSION_DENIED:
-    case COMPLETION_FAILED_PRECONDITION:
-    case COMPLETION_OUT_OF_RANGE:
-    case COMPLETION_UNIMPLEMENTED:
-    case COMPLETION_UNAUTHENTICATED:
-        return EXIT_REFUSED;
-    default:
-        return EXIT_UPSTREAM;
-    }
-}
-
-/* Texts from afar may hold what a terminal obeys. */
-static void print_plain(const char *text)
-{
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text, next = (unsigned char)text[1];
-        bool c1 = c == 0xc2 && next >= 0x80 && next < 0xa0;
-        fputc(c < ' ' || c == 0x7f || c1 ? ' ' : c, stderr);
-        text += c1;
-    }
-}
-
-static void print_detail(const char *name, const char *value)
-{
-    if (*value) {
-        fprintf(stderr, "  %-11s ", name);
-        print_plain(value);
-        fputc('\n', stderr);
-    }
-}
-
-int report(int r, const completion_error *e)
-{
-    char number[32];
-    int status = exit_status(r, e);
-
-    if (status == EXIT_INTERRUPTED) {
-        fputs("completionctl: interrupted\n", stderr);
-        return status;
-    }
-    fprintf(stderr, "completionctl: %s: ", completion_error_status_name(e));
-    print_plain(completion_error_message(e));
-    fputc('\n', stderr);
-    print_detail("reason", completion_error_reason(e));
-    if (completion_error_http_status(e)) {
-        snprintf(number, sizeof number, "%d", completion_error_http_status(e));
-        print_detail("http status", number);
-    }
-    print_detail("type", completion_error_type(e));
-    print_detail("param", completion_error_param(e));
-    print_detail("code", completion_error_code(e));
-    print_detail("upstream", completion_error_upstream(e));
-    print_detail("endpoint", completion_error_endpoint(e));
-    print_detail("request id", completion_error_request_id(e));
-    print_detail("call id", completion_error_call_id(e));
-    if (completion_error_attempts(e) > 1) {
-        snprintf(number, sizeof number, "%d", completion_error_attempts(e));
-        print_detail("attempts", number);
-    }
-    if (completion_error_retry_after_ms(e) >= 0) {
-        snprintf(number, sizeof number, "%.15g s",
-                 (double)completion_error_retry_after_ms(e) / 1000);
-        print_detail("retry after", number);
-    }
-    if (completion_error_maybe_executed(e))
-        print_detail("note", "the upstream may have done, and bill, the work");
-    if (completion_error_retryable(e))
-        print_detail("note", "the same request may succeed later");
-    return status;
-}
-
 static const struct command *find_command(const char *name)
 {
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (!strcmp(commands[i].name, name))
             return &commands[i];
     return NULL;
+}
+
+static int no_command(const char *name)
+{
+    struct suggestion s = {.word = name};
+
+    complain("there is no command '%s'", name);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        suggestion_consider(&s, commands[i].name);
+    suggestion_print(&s, "");
+    return try_help("");
 }
 
 static void print_usage(FILE *out)
@@ -170,18 +92,24 @@ static void print_usage(FILE *out)
           "  -h, --help     show this, or behind a command its help\n"
           "  -V, --version  show the version\n"
           "\nExamples:\n"
+          "  completionctl models\n"
           "  completionctl create --model gpt-3.5-turbo-instruct --prompt 'Once upon a time'\n"
+          "  completionctl create --model m --jsonl requests.jsonl --output-file answers.jsonl\n"
           "  completionctl status\n"
           "\nExit status:\n"
           "  0    done\n"
-          "  1    no memory, or the output can't be written\n"
+          "  1    no memory, or a file can't be read or written\n"
           "  2    wrong options\n"
           "  3    the daemon can't be reached: it is not running, or its socket is not for you\n"
           "  4    refused: the request, its model or key, or the configuration has to be changed\n"
           "  5    the upstream or the daemon failed; it may work later\n"
           "  6    the time allowed was over\n"
           "  7    the answer was cut; what was written is not whole\n"
-          "  130  interrupted, by Ctrl-C or SIGTERM\n",
+          "  8    a batch is done, and some of its requests have failed\n"
+          "  130  interrupted, by Ctrl-C or SIGTERM\n"
+          "\nEnvironment:\n"
+          "  COMPLETIOND_SOCKET, COMPLETIOND_API_KEY   as --socket and --api-key\n"
+          "  NO_COLOR                                  if not empty: no colours\n",
           out);
 }
 
@@ -191,7 +119,7 @@ static int run_help(int argc, char **argv)
     const struct command *command = argc > 1 ? find_command(argv[1]) : NULL;
 
     if (argc > 1 && !command)
-        return usage_error("", "there is no command '%s'", argv[1]);
+        return no_command(argv[1]);
     if (command && command->run != run_help) {
         char *arguments[] = {argv[1], help, NULL};
         return command->run(2, arguments);
@@ -218,7 +146,7 @@ int main(int argc, char **argv)
     }
     const struct command *command = find_command(name);
     if (!command)
-        return usage_error("", "there is no command '%s'", name);
+        return no_command(name);
     /* getopt_long() speaks in the name of this. */
     static char program[] = "completionctl";
     argv[1] = program;

@@ -7,8 +7,6 @@
 
 #include "completionctl.h"
 
-enum { QUIET_MS = 300 };
-
 void printer_init(struct printer *p, const struct create_options *o)
 {
     *p = (struct printer){
@@ -21,57 +19,31 @@ void printer_init(struct printer *p, const struct create_options *o)
     };
 }
 
-int printer_wait(void *user, int64_t elapsed_ms)
+/* Without a word where that was Ctrl-C: it ends a write to who does not read, too. */
+static int flush(void)
 {
-    struct printer *p = user;
-
-    if (!p->began && elapsed_ms >= QUIET_MS && isatty(STDERR_FILENO)) {
-        static const char marks[] = "|/-\\";
-        fprintf(stderr, "\r%c waiting, %lld s ", marks[elapsed_ms / 100 % 4],
-                (long long)(elapsed_ms / 1000));
-        fflush(stderr);
-        p->alive = true;
-    }
-    return was_interrupted();
-}
-
-static void begin(struct printer *p)
-{
-    p->began = true;
-    if (p->alive)
-        fputs("\r\033[K", stderr);
-    p->alive = false;
+    if (!ferror(stdout) && fflush(stdout) != EOF)
+        return EXIT_OK;
+    if (errno == EINTR && was_interrupted())
+        return EXIT_INTERRUPTED;
+    complain("the output can't be written: %s", strerror(errno));
+    return EXIT_LOCAL;
 }
 
 int output_flush(void)
 {
-    if (!ferror(stdout) && fflush(stdout) != EOF)
-        return EXIT_OK;
-    /* Ctrl-C ends a write to who does not read, too. */
-    if (errno == EINTR && was_interrupted()) {
-        fputs("completionctl: interrupted\n", stderr);
-        return EXIT_INTERRUPTED;
-    }
-    fprintf(stderr, "completionctl: the output can't be written: %s\n", strerror(errno));
-    return EXIT_LOCAL;
-}
+    int status = flush();
 
-/* Whether a terminal may obey what stands here: C0, DEL, or U+0080 to U+009F, which is C2 80 to C2
- * 9F. Returns how many bytes that is. */
-static size_t control_length(const char *data, size_t length)
-{
-    unsigned char c = (unsigned char)*data;
-
-    if (c == 0xc2 && length > 1 && (unsigned char)data[1] < 0xa0)
-        return 2;
-    return (c < ' ' && c != '\n' && c != '\t') || c == 0x7f;
+    if (status == EXIT_INTERRUPTED)
+        complain("interrupted");
+    return status;
 }
 
 /* On a terminal, control characters in the model's text are shown as '?': it might say anything. */
 static void put_text(struct printer *p, const char *data, size_t length)
 {
     for (size_t i = 0, n; i < length; i += n ? n : 1) {
-        n = p->escape ? control_length(data + i, length - i) : 0;
+        n = p->escape ? terminal_control_length(data + i, length - i) : 0;
         putchar(n ? '?' : data[i]);
     }
     if (length > 0)
@@ -86,7 +58,7 @@ static void put_json_text(const struct printer *p, const char *data, size_t leng
         return;
     }
     for (size_t i = 0, n; i < length; i += n ? n : 1) {
-        n = control_length(data + i, length - i);
+        n = terminal_control_length(data + i, length - i);
         if (n)
             printf("\\u%04x", (unsigned char)data[i + n - 1]);
         else
@@ -120,10 +92,8 @@ static int put_json(const struct printer *p, const completion_result *result)
     char *json;
     size_t length;
 
-    if (completion_result_to_json(result, &json, &length) < 0) {
-        fputs("completionctl: out of memory\n", stderr);
-        return EXIT_LOCAL;
-    }
+    if (completion_result_to_json(result, &json, &length) < 0)
+        return out_of_memory();
     put_json_text(p, json, length);
     putchar('\n');
     free(json);
@@ -135,19 +105,17 @@ int printer_print(struct printer *p, const completion_result *result)
     size_t n = completion_result_n_choices(result);
     int status = EXIT_OK;
 
-    begin(p);
     if (p->output == OUTPUT_JSON)
         status = put_json(p, result);
     else
         for (size_t i = 0; i < n; i++)
             put_choice(p, result, i);
-    return status ? status : output_flush();
+    return status ? status : flush();
 }
 
 int printer_end(struct printer *p)
 {
-    begin(p);
     if (p->output == OUTPUT_TEXT && !p->at_line_start)
         putchar('\n');
-    return output_flush();
+    return flush();
 }

@@ -53,7 +53,8 @@ static int add_tokens(struct json_reader *reader, completion_request *r,
     return e;
 }
 
-static int add_text(struct json_reader *reader, completion_request *r)
+static int read_text(struct json_reader *reader, completion_request *r,
+                     int (*take)(completion_request *r, const char *text, size_t length))
 {
     struct buffer text = BUFFER_INIT(FILE_MAX_BYTES);
     struct json_string string;
@@ -61,39 +62,65 @@ static int add_text(struct json_reader *reader, completion_request *r)
     if (!json_read_string(reader, &string))
         return -EINVAL;
     json_string_append(&string, &text);
-    int e = text.error ? text.error
-                       : completion_request_add_prompt(r, (char *)buffer_bytes(&text),
-                                                       buffer_length(&text));
+    int e = text.error ? text.error : take(r, (char *)buffer_bytes(&text), buffer_length(&text));
     buffer_done(&text);
     return e;
 }
 
 /* All elements must be what the first one is: one form of prompt takes the place of another. */
-static int set_array(completion_request *r, const char *value)
+static int read_array(struct json_reader *reader, completion_request *r)
 {
-    struct json_reader reader;
+    struct json_reader first = *reader;
     int e = 0, n = 0;
 
-    json_reader_init(&reader, value, strlen(value));
-    struct json_reader first = reader;
     if (!json_enter_array(&first) || !json_next_element(&first))
         return -EINVAL;
     enum json_type type = json_peek(&first);
-    json_enter_array(&reader);
+    json_enter_array(reader);
     if (type == JSON_NUMBER) {
-        e = add_tokens(&reader, r, completion_request_set_prompt_tokens);
+        e = add_tokens(reader, r, completion_request_set_prompt_tokens);
         return e < 0 ? e : 1;
     }
-    while (e == 0 && json_next_element(&reader)) {
-        if (json_peek(&reader) != type)
+    while (e == 0 && json_next_element(reader)) {
+        if (json_peek(reader) != type)
             e = -EINVAL;
-        else if (json_enter_array(&reader))
-            e = add_tokens(&reader, r, completion_request_add_prompt_tokens);
+        else if (json_enter_array(reader))
+            e = add_tokens(reader, r, completion_request_add_prompt_tokens);
         else
-            e = add_text(&reader, r);
+            e = read_text(reader, r, completion_request_add_prompt);
         n++;
     }
     return e < 0 ? e : n;
+}
+
+int prompt_read(completion_request *r, struct json_reader *reader, const char **ret_why)
+{
+    *ret_why = "a text, or an array of texts, of token ids, or of arrays of token ids is wanted";
+    int e = json_peek(reader) == JSON_ARRAY ? read_array(reader, r)
+                                            : read_text(reader, r, completion_request_set_prompt);
+    return e < 0 ? e : 0;
+}
+
+int stops_set(completion_request *r, const char *const *stops, size_t n)
+{
+    int e = 0;
+
+    for (size_t i = 0; e == 0 && i < n; i++)
+        e = n > 1 ? completion_request_add_stop(r, stops[i], COMPLETION_ZERO_TERMINATED)
+                  : completion_request_set_stop(r, stops[i], COMPLETION_ZERO_TERMINATED);
+    return e;
+}
+
+int stop_read(completion_request *r, struct json_reader *reader, const char **ret_why)
+{
+    int e = 0;
+
+    *ret_why = "a text, or an array of up to four is wanted";
+    if (!json_enter_array(reader))
+        return read_text(reader, r, completion_request_set_stop);
+    while (e == 0 && json_next_element(reader))
+        e = read_text(reader, r, completion_request_add_stop);
+    return e;
 }
 
 /* A text that merely begins with a bracket is a text. */
@@ -110,12 +137,14 @@ int prompt_set(completion_request *r, const char *value, bool several, const cha
     int (*take)(completion_request *, const char *, size_t) =
         several ? completion_request_add_prompt : completion_request_set_prompt;
     struct buffer file = BUFFER_INIT(FILE_MAX_BYTES + 4096);
+    struct json_reader reader;
     int e;
 
     *ret_why = too_long;
     if (is_array(value)) {
+        json_reader_init(&reader, value, strlen(value));
         *ret_why = several ? "an array can't be combined with other prompts" : wanted;
-        return several ? -EINVAL : set_array(r, value);
+        return several ? -EINVAL : read_array(&reader, r);
     }
     if (*value != '@' && strcmp(value, "-") != 0) {
         e = take(r, value, COMPLETION_ZERO_TERMINATED);

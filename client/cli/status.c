@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "completionctl.h"
 
@@ -52,7 +53,8 @@ static int show(const char *socket, int64_t timeout_ms, bool as_json)
         if (as_json)
             print_json(&s, json);
         else
-            summary_print(&s, NULL, completion_client_socket(client), stdout);
+            summary_print(&s, NULL, completion_client_socket(client),
+                          terminal_has_colours(STDOUT_FILENO), stdout);
         status = s.draining ? EXIT_UPSTREAM : EXIT_OK;
         summary_done(&s);
     }
@@ -92,7 +94,7 @@ int run_status(int argc, char **argv)
             fputs(usage, stdout);
             return EXIT_OK;
         default:
-            return try_help("status");
+            return bad_option("status", argv[optind - 1], longs);
         }
     }
     if (optind < argc)

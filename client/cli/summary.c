@@ -82,7 +82,7 @@ static void copy_text(const struct json_string *s, char *out, size_t size)
     json_string_append(s, &text);
     const uint8_t *p = buffer_bytes(&text);
     for (size_t i = 0; i < buffer_length(&text) && n < size - 1; i++)
-        out[n++] = p[i] < ' ' || p[i] >= 0x7f ? '?' : (char)p[i];
+        out[n++] = (char)(p[i] < ' ' || p[i] >= 0x7f ? '?' : p[i]);
     out[n] = '\0';
     buffer_done(&text);
 }
@@ -263,7 +263,7 @@ void summary_done(struct summary *s)
 static const char *duration(int64_t us, char out[static TABLE_CELL])
 {
     if (us < 0)
-        strcpy(out, "-");
+        snprintf(out, TABLE_CELL, "-");
     else if (us < 1000)
         snprintf(out, TABLE_CELL, "%d us", (int)us);
     else if (us < 1000000)
@@ -291,7 +291,7 @@ static const char *long_duration(int64_t us, char out[static TABLE_CELL])
 static const char *bytes(int64_t n, char out[static TABLE_CELL])
 {
     if (n == INT64_MAX)
-        strcpy(out, "no limit");
+        snprintf(out, TABLE_CELL, "no limit");
     else if (n < 1 << 20)
         snprintf(out, TABLE_CELL, "%.1f KiB", (double)n / 1024);
     else
@@ -302,7 +302,7 @@ static const char *bytes(int64_t n, char out[static TABLE_CELL])
 static const char *left(int64_t n, char out[static TABLE_CELL])
 {
     if (n == INT64_MAX)
-        strcpy(out, "-");
+        snprintf(out, TABLE_CELL, "-");
     else
         snprintf(out, TABLE_CELL, "%lld", (long long)n);
     return out;
@@ -314,7 +314,7 @@ static const char *moment(int64_t us, char out[static TABLE_CELL])
     struct tm tm;
 
     if (!localtime_r(&seconds, &tm) || !strftime(out, TABLE_CELL, "%Y-%m-%d %H:%M:%S", &tm))
-        strcpy(out, "?");
+        snprintf(out, TABLE_CELL, "?");
     return out;
 }
 
@@ -347,12 +347,13 @@ static const char *rate(const struct summary *s, const struct summary *before,
     return out;
 }
 
-static void print_upstreams(const struct summary *s, const struct summary *before, FILE *out)
+static void print_upstreams(const struct summary *s, const struct summary *before, bool colours,
+                            FILE *out)
 {
     static const char *const titles[] = {"UPSTREAM", "STATE",  "BASE URL", "RUNNING",    "QUEUED",
                                          "OK",       "FAILED", "CALLS/S",  "FIRST BYTE", "p95",
                                          "TOTAL",    "p95",    "REUSED"};
-    struct table t = {.n_columns = sizeof titles / sizeof *titles, .n_left = 3};
+    struct table t = {.n_columns = sizeof titles / sizeof *titles, .n_left = 3, .colours = colours};
     char cell[TABLE_CELL];
 
     for (size_t i = 0; i < t.n_columns; i++)
@@ -384,11 +385,11 @@ static void print_upstreams(const struct summary *s, const struct summary *befor
 }
 
 /* Of upstreams that have several. */
-static void print_endpoints(const struct summary *s, FILE *out)
+static void print_endpoints(const struct summary *s, bool colours, FILE *out)
 {
     static const char *const titles[] = {"ENDPOINT", "UPSTREAM", "STATE",
                                          "RUNNING",  "ATTEMPTS", "FAULTS"};
-    struct table t = {.n_columns = sizeof titles / sizeof *titles, .n_left = 3};
+    struct table t = {.n_columns = sizeof titles / sizeof *titles, .n_left = 3, .colours = colours};
 
     for (size_t i = 0; i < t.n_columns; i++)
         table_add(&t, "%s", titles[i]);
@@ -412,11 +413,11 @@ static void print_endpoints(const struct summary *s, FILE *out)
     fputc('\n', out);
 }
 
-static void print_users(const struct summary *s, FILE *out)
+static void print_users(const struct summary *s, bool colours, FILE *out)
 {
     static const char *const titles[] = {"USER",   "RUNNING",      "QUEUED",        "CONNECTIONS",
                                          "MEMORY", "MEMORY LIMIT", "REQUESTS LEFT", "TOKENS LEFT"};
-    struct table t = {.n_columns = sizeof titles / sizeof *titles};
+    struct table t = {.n_columns = sizeof titles / sizeof *titles, .colours = colours};
     char cell[TABLE_CELL];
 
     for (size_t i = 0; i < t.n_columns; i++)
@@ -437,7 +438,7 @@ static void print_users(const struct summary *s, FILE *out)
 }
 
 void summary_print(const struct summary *s, const struct summary *before, const char *socket,
-                   FILE *out)
+                   bool colours, FILE *out)
 {
     if (s->draining)
         fprintf(out, "completiond on %s is shutting down\n", socket);
@@ -447,9 +448,9 @@ void summary_print(const struct summary *s, const struct summary *before, const 
         return;
     print_daemon(s, out);
     fputc('\n', out);
-    print_upstreams(s, before, out);
+    print_upstreams(s, before, colours, out);
     fputc('\n', out);
     if (s->n_endpoints > s->n_upstreams)
-        print_endpoints(s, out);
-    print_users(s, out);
+        print_endpoints(s, colours, out);
+    print_users(s, colours, out);
 }

@@ -32,15 +32,26 @@ static int width_of(const struct table *t, size_t column)
     return (int)width;
 }
 
+/* What somebody should look at. */
+static bool is_bad(const char *cell)
+{
+    return !strcmp(cell, "unreachable");
+}
+
 void table_print(const struct table *t, FILE *out)
 {
     for (size_t i = 0; i < t->n; i++) {
         size_t column = i % t->n_columns;
         bool is_last = column == t->n_columns - 1 || i == t->n - 1;
-        if (column < t->n_left)
-            fprintf(out, "%-*s", is_last ? 0 : width_of(t, column), t->cells[i]);
-        else
-            fprintf(out, "%*s", width_of(t, column), t->cells[i]);
+        enum style style = i < t->n_columns      ? STYLE_TITLE
+                           : is_bad(t->cells[i]) ? STYLE_ERROR
+                                                 : STYLE_NONE;
+        int width = column < t->n_left ? is_last ? 0 : -width_of(t, column) : width_of(t, column);
+        if (style != STYLE_NONE)
+            fputs(terminal_style(t->colours, style), out);
+        fprintf(out, "%*s", width, t->cells[i]);
+        if (style != STYLE_NONE)
+            fputs(terminal_style(t->colours, STYLE_NONE), out);
         fputs(is_last ? "\n" : "  ", out);
     }
 }

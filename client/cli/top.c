@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "completionctl.h"
@@ -98,14 +97,6 @@ static int on_wait(void *user, int64_t elapsed_ms)
     return was_interrupted();
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* False: it is to end. */
 static bool wait_for_next(struct top *t, int64_t until_ms)
 {
@@ -138,13 +129,13 @@ static int show(struct top *t, const struct summary *s)
     size_t length;
 
     if (!t->on_terminal) {
-        summary_print(s, before, socket, stdout);
+        summary_print(s, before, socket, false, stdout);
         fputc('\n', stdout);
         return output_flush();
     }
     FILE *out = open_memstream(&text, &length);
     if (out) {
-        summary_print(s, before, socket, out);
+        summary_print(s, before, socket, terminal_has_colours(STDOUT_FILENO), out);
         fclose(out);
         screen_show(text);
     }
@@ -225,7 +216,7 @@ static int options_read(int argc, char **argv, struct top *t, const char **socke
             *help = true;
             return EXIT_OK;
         default:
-            return try_help("top");
+            return bad_option("top", argv[optind - 1], longs);
         }
     }
     return optind < argc ? usage_error("top", "unexpected argument '%s'", argv[optind]) : EXIT_OK;

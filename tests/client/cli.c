@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -47,6 +48,8 @@ static struct pair make_terminal(void)
 /* A file that has no name. */
 static int make_input(const struct cli_options *o)
 {
+    if (o->in_fd > 0)
+        return fcntl(o->in_fd, F_DUPFD_CLOEXEC, 3);
     if (!o->in)
         return open("/dev/null", O_RDONLY | O_CLOEXEC);
     size_t len = o->in_length ? o->in_length : strlen(o->in);
@@ -70,6 +73,9 @@ static void run_child(const struct cli_options *o, pid_t parent, int in, int out
     signal(SIGINT, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
+        _exit(126);
+    struct rlimit limit = {o->file_size_max, o->file_size_max};
+    if (o->file_size_max && (setrlimit(RLIMIT_FSIZE, &limit) < 0 || signal(SIGXFSZ, SIG_IGN)))
         _exit(126);
     if (o->uid && (setgid(o->uid) < 0 || setuid(o->uid) < 0))
         _exit(126);

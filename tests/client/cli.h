@@ -18,10 +18,12 @@ struct cli_options {
     const char *const *environment;        /* NAME=value, NULL-terminated, added to a clean one */
     const char *in;                        /* standard input; NULL: /dev/null */
     size_t in_length;                      /* 0: in is a text */
+    int in_fd;                             /* above 0: this instead, which stays the test's */
     const char *out_path;                  /* standard output goes there, and is not captured */
     bool out_is_terminal, err_is_terminal; /* both: the same, captured as standard output */
     bool out_is_closed;                    /* nobody reads it */
     uid_t uid;                             /* who runs it; 0: the test's own */
+    size_t file_size_max;                  /* of files that it writes; 0: no limit */
 };
 
 struct cli {

@@ -57,10 +57,10 @@ static unsigned assert_options_are_in(const char *text, const char *other)
 /* getopt_long() tells all of its table where an abbreviation fits everything: the empty one. */
 static void test_help_tells_of_the_options_that_the_parser_has(void **state)
 {
-    static const char *const commands[] = {"create", "status", "top"};
+    static const char *const commands[] = {"create", "models", "status", "top"};
 
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         struct cli help, parser;
         assert_run(&help, 0, CLI_ARGUMENTS(commands[i], "--help"));
         assert_run(&parser, 2, CLI_ARGUMENTS(commands[i], "--=x"));
@@ -94,8 +94,9 @@ static void test_help_tells_of_every_parameter_of_the_api(void **state)
 
 static void test_every_help_has_examples_and_fits_the_screen(void **state)
 {
-    const char *const *commands[] = {CLI_ARGUMENTS("--help"), CLI_ARGUMENTS("help"),
-                                     CLI_ARGUMENTS("create", "-h"), CLI_ARGUMENTS("status", "-h"),
+    const char *const *commands[] = {CLI_ARGUMENTS("--help"),        CLI_ARGUMENTS("help"),
+                                     CLI_ARGUMENTS("create", "-h"),  CLI_ARGUMENTS("status", "-h"),
+                                     CLI_ARGUMENTS("models", "-h"),  CLI_ARGUMENTS("top", "-h"),
                                      CLI_ARGUMENTS("help", "create")};
     struct cli c;
 
@@ -115,7 +116,7 @@ static void test_every_help_has_examples_and_fits_the_screen(void **state)
 
 static void test_help_tells_of_the_exit_statuses(void **state)
 {
-    static const char *const statuses[] = {"0", "1", "2", "3", "4", "5", "6", "7", "130"};
+    static const char *const statuses[] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "130"};
     struct cli c;
 
     (void)state;
@@ -152,10 +153,16 @@ static void test_mistakes_are_2_and_lead_to_the_help(void **state)
         {{"create", "--bogus"}, "option '--bogus'", "'completionctl create --help'"},
         {{"create", "--st"}, "'--st' is ambiguous", "'completionctl create --help'"},
         {{"create", "-x"}, "invalid option -- 'x'", "'completionctl create --help'"},
-        {{"create", "--stream=1"}, "doesn't allow an argument", "'completionctl create --help'"},
+        {{"create", "--usage=1"}, "doesn't allow an argument", "'completionctl create --help'"},
+        {{"create", "--stream=x"}, "--stream: true or false", "'completionctl create --help'"},
         {{"create", "--model", "m", "A word"},
-         "argument 'A word'",
+         "argument 'A word'; a prompt stands behind --prompt",
          "'completionctl create --help'"},
+        {{"models", "--bogus"}, "option '--bogus'", "'completionctl models --help'"},
+        {{"models", "now"}, "unexpected argument 'now'", "'completionctl models --help'"},
+        {{"models", "--output", "x"}, "table, text or json", "'completionctl models --help'"},
+        {{"models", "--timeout", "x"}, "--timeout: write ", "'completionctl models --help'"},
+        {{"models", "--socket", ""}, "--socket: a path is wanted", "'completionctl models --help'"},
         {{"status", "--bogus"}, "option '--bogus'", "'completionctl status --help'"},
         {{"status", "now"}, "unexpected argument 'now'", "'completionctl status --help'"},
         {{"status", "--timeout", "x"}, "--timeout: write ", "'completionctl status --help'"},
@@ -169,6 +176,37 @@ static void test_mistakes_are_2_and_lead_to_the_help(void **state)
         assert_int_equal(strncmp(cli_errors(&c), "completionctl: ", 15), 0);
         cli_assert_has(cli_errors(&c), table[i].says);
         cli_assert_has(cli_errors(&c), table[i].leads);
+        cli_done(&c);
+    }
+}
+
+static void test_what_was_meant_is_guessed(void **state)
+{
+    static const struct {
+        const char *arguments[4], *guess;
+    } table[] = {
+        {{"creat"}, "'create'"},
+        {{"modles"}, "'models'"},
+        {{"help", "statsu"}, "'status'"},
+        {{"create", "--max_tokens", "3"}, "'--max-tokens'"},
+        {{"create", "--promt=x"}, "'--prompt'"},
+        {{"top", "--intervall", "1s"}, "'--interval'"},
+        /* Nothing is like them, they are clear, or too many are. */
+        {{"x"}, NULL},
+        {{"complete"}, NULL},
+        {{"create", "--bogus"}, NULL},
+        {{"create", "--model"}, NULL},
+        {{"create", "--sto", "a", "--t"}, NULL},
+        {{"create", "-q"}, NULL},
+    };
+    struct cli c;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        assert_run(&c, 2, table[i].arguments);
+        cli_assert_part(cli_errors(&c), "Did you mean ", table[i].guess, __FILE__, __LINE__);
+        if (table[i].guess)
+            cli_assert_has(strstr(cli_errors(&c), "Did you mean "), table[i].guess);
         cli_done(&c);
     }
 }
@@ -204,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_help_tells_of_the_exit_statuses),
         cmocka_unit_test(test_help_is_there_whatever_else_is_wrong),
         cmocka_unit_test(test_mistakes_are_2_and_lead_to_the_help),
+        cmocka_unit_test(test_what_was_meant_is_guessed),
         cmocka_unit_test(test_a_newcomer_without_a_command_sees_the_help),
         cmocka_unit_test(test_version),
     };

@@ -127,6 +127,210 @@ static void test_what_comes_at_once_shows_no_sign(void **state)
     scene_stop(s);
 }
 
+/* ---- How it is shown where nothing is said ---- */
+
+static void assert_asked(struct scene *s, const char *part, bool expected)
+{
+    char *body = fake_last_body(s->fake);
+
+    cli_assert_part(body, part, expected, __FILE__, __LINE__);
+    free(body);
+}
+
+/* Whole answers, or streams: two pieces. */
+static void serve_both(struct fake_connection *c)
+{
+    while (fake_read_request(c)) {
+        if (!strstr(c->body, "\"stream\":true"))
+            fake_answer(c, 200, "application/json", "", FAKE_LAST("whole"));
+        else if (!fake_stream_begin(c) || !fake_event(c, FAKE_PART("in ")) ||
+                 !fake_event(c, FAKE_LAST("pieces")) || !fake_stream_done(c))
+            return;
+    }
+}
+
+static void test_a_terminal_gets_streamed_text_and_a_pipe_json(void **state)
+{
+    static const struct {
+        bool on_terminal;
+        const char *options[3], *text;
+        bool stream;
+    } table[] = {
+        {true, {NULL}, "in pieces\n", true},
+        {true, {"--output", "text"}, "in pieces\n", true},
+        {true, {"--n", "1"}, "in pieces\n", true},
+        {true, {"--output", "json"}, "{\"id\":", false},
+        {true, {"--stream=false"}, "whole\n", false},
+        /* Several would run through each other, and the best one is only known at the end. */
+        {true, {"--n", "2"}, "whole\n", false},
+        {true, {"--prompt", "another"}, "whole\n", false},
+        {true, {"--best-of", "2"}, "whole\n", false},
+        {false, {NULL}, "{\"id\":", false},
+        {false, {"--output", "text"}, "whole\n", false},
+        {false, {"--stream"}, "{\"id\":", true},
+    };
+    struct scene *s = *state;
+    struct cli c;
+
+    scene_start(s, serve_both, NULL, NULL);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        cli_run(&c, 0, s->daemon.socket, table[i].on_terminal ? &only_out : NULL,
+                CREATE(table[i].options[0], table[i].options[1]));
+        cli_assert_has(cli_text(&c), table[i].text);
+        assert_asked(s, "\"stream\":true", table[i].stream);
+        cli_done(&c);
+    }
+    scene_stop(s);
+}
+
+/* The text comes piece by piece. */
+static void stop_between(struct fake_connection *c)
+{
+    if (fake_read_request(c) && fake_stream_begin(c) && fake_event(c, FAKE_PART("first ")) &&
+        fake_await(c->fake, FAKE_GO, 1) && fake_event(c, FAKE_LAST("second")))
+        fake_stream_done(c);
+}
+
+static void test_text_is_there_before_its_end(void **state)
+{
+    struct scene *s = *state;
+    struct cli c;
+
+    scene_start(s, stop_between, NULL, NULL);
+    cli_start(&c, s->daemon.socket, &terminal, CREATE("--n", "1"));
+    cli_await_text(&c, "first ");
+    fake_mark(s->fake, FAKE_GO);
+    cli_wait_exit(&c, 0);
+    cli_assert_has(cli_text(&c), "first second\n");
+    cli_done(&c);
+    scene_stop(s);
+}
+
+static void test_a_stream_to_elsewhere_shows_how_far_it_is(void **state)
+{
+    struct scene *s = *state;
+    struct cli c;
+
+    scene_start(s, stop_between, NULL, NULL);
+    cli_start(&c, s->daemon.socket, &only_err, CREATE("--stream", "--output", "text"));
+    cli_await_errors(&c, "1 s, about 1 token, ");
+    cli_await_errors(&c, " a second ");
+    fake_mark(s->fake, FAKE_GO);
+    cli_wait_exit(&c, 0);
+    assert_string_equal(cli_text(&c), "first second\n");
+    /* Nothing of it stays. */
+    const char *end = cli_errors(&c) + strlen(cli_errors(&c)) - strlen(ERASED);
+    assert_string_equal(end, ERASED);
+    cli_done(&c);
+    scene_stop(s);
+}
+
+/* ---- What it took ---- */
+
+static void count_tokens(struct fake_connection *c)
+{
+    static const char usage[] =
+        "{\"id\":\"c\",\"object\":\"text_completion\",\"choices\":[],\"usage\":"
+        "{\"prompt_tokens\":5,\"completion_tokens\":2,\"total_tokens\":7}}";
+
+    while (fake_read_request(c)) {
+        bool counts = strstr(c->body, "\"include_usage\":true");
+        if (!strstr(c->body, "\"stream\":true"))
+            fake_answer(c, 200, "application/json", "", usage);
+        else if (!fake_stream_begin(c) || !fake_event(c, FAKE_PART("a ")) ||
+                 !fake_event(c, FAKE_LAST("b")) || (counts && !fake_event(c, usage)) ||
+                 !fake_stream_done(c))
+            return;
+    }
+}
+
+static void test_usage_is_said_at_the_end(void **state)
+{
+    struct scene *s = *state;
+    struct cli c;
+
+    scene_start(s, count_tokens, NULL, NULL);
+    cli_run(&c, 0, s->daemon.socket, NULL, CREATE("--usage", "--stream", "--output", "text"));
+    assert_string_equal(cli_text(&c), "a b\n");
+    assert_int_equal(strncmp(cli_errors(&c), "5 prompt tokens, 2 completion tokens; 0.", 40), 0);
+    cli_assert_has(cli_errors(&c), " s, the first after 0.");
+    cli_done(&c);
+    cli_run(&c, 0, s->daemon.socket, NULL, CREATE("--usage"));
+    cli_assert_has(cli_text(&c), "\"usage\":{");
+    cli_assert_has(cli_errors(&c), "5 prompt tokens, 2 completion tokens; ");
+    cli_done(&c);
+    /* Who says what a stream is to tell is taken at the word. */
+    cli_run(&c, 0, s->daemon.socket, NULL,
+            CREATE("--usage", "--stream", "--stream-options", "{\"include_usage\":false}"));
+    cli_assert_has(cli_errors(&c), "the server does not say how many tokens; ");
+    cli_done(&c);
+    cli_run(&c, 0, s->daemon.socket, NULL, CREATE("--stream"));
+    assert_asked(s, "include_usage", false);
+    assert_string_equal(cli_errors(&c), "");
+    cli_done(&c);
+    scene_stop(s);
+}
+
+/* ---- Colours ---- */
+
+static void test_colours_are_only_where_they_are_wanted(void **state)
+{
+    static const struct {
+        const char *environment[3];
+        bool on_terminal, has;
+    } table[] = {
+        {{"TERM=xterm"}, true, true},
+        {{"TERM=xterm", "NO_COLOR="}, true, true},
+        {{"TERM=xterm", "NO_COLOR=1"}, true, false},
+        {{"TERM=dumb"}, true, false},
+        {{NULL}, true, false},
+        {{"TERM=xterm"}, false, false},
+    };
+    struct scene *s = *state;
+    struct cli c;
+
+    scene_start(s, serve_both, NULL, NULL);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct cli_options options = {.environment = table[i].environment,
+                                      .out_is_terminal = table[i].on_terminal,
+                                      .err_is_terminal = table[i].on_terminal};
+        cli_run(&c, 2, s->daemon.socket, &options, CLI_ARGUMENTS("create", "--n", "1"));
+        const char *said = table[i].on_terminal ? cli_text(&c) : cli_errors(&c);
+        cli_assert_has(said, table[i].has ? "\033[1;31mcompletionctl:\033[0m --model"
+                                          : "completionctl: --model");
+        cli_done(&c);
+        const char *const *tables[] = {CLI_ARGUMENTS("status"), CLI_ARGUMENTS("models")};
+        for (size_t k = 0; k < 2; k++) {
+            cli_run(&c, 0, s->daemon.socket, &options, tables[k]);
+            cli_assert_part(cli_text(&c), "\033[1m", table[i].has, __FILE__, __LINE__);
+            cli_assert_part(cli_text(&c), "\033", table[i].has, __FILE__, __LINE__);
+            cli_done(&c);
+        }
+    }
+    scene_stop(s);
+}
+
+static void test_a_dumb_terminal_sees_no_sign(void **state)
+{
+    struct cli_options dumb = terminal;
+    struct scene *s = *state;
+    struct cli c, other;
+
+    dumb.environment = CLI_ARGUMENTS("TERM=dumb");
+    scene_start(s, wait_for_go, NULL, NULL);
+    cli_start(&c, s->daemon.socket, &dumb, CREATE("--n", "1"));
+    assert_true(fake_await(s->fake, FAKE_REQUESTED, 1));
+    cli_start(&other, s->daemon.socket, &terminal, CREATE("--n", "1"));
+    cli_await_text(&other, "waiting, 1 s");
+    fake_mark(s->fake, FAKE_GO);
+    cli_wait_exit(&c, 0);
+    assert_string_equal(cli_text(&c), "here\n");
+    cli_wait_exit(&other, 0);
+    cli_done(&c);
+    cli_done(&other);
+    scene_stop(s);
+}
+
 /* ---- Text that is up to something ---- */
 
 #define EVIL_JSON "\\u001b[31mred\\u009b0m\\u007f\\u0007\\r\\ttab\\u00e9\\n"
@@ -243,6 +447,12 @@ int main(void)
         scene_test(test_a_wait_is_only_shown_on_a_terminal),
         scene_test(test_a_wait_that_fails_leaves_no_sign_in_the_error),
         scene_test(test_what_comes_at_once_shows_no_sign),
+        scene_test(test_a_terminal_gets_streamed_text_and_a_pipe_json),
+        scene_test(test_text_is_there_before_its_end),
+        scene_test(test_a_stream_to_elsewhere_shows_how_far_it_is),
+        scene_test(test_usage_is_said_at_the_end),
+        scene_test(test_colours_are_only_where_they_are_wanted),
+        scene_test(test_a_dumb_terminal_sees_no_sign),
         scene_test(test_text_is_escaped_on_a_terminal_and_raw_in_a_pipe),
         scene_test(test_json_is_harmless_on_a_terminal_and_means_the_same),
         scene_test(test_several_choices_are_labelled),

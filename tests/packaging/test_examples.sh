@@ -33,7 +33,7 @@ block() {
 # Commands and programs, with the places of this test.
 at_home() {
     sed -e "s|/run/completiond/rpc.sock|$work/rpc.sock|" -e "s|/usr/share/completiond/proto|$source/proto|" \
-        -e "s|completionctl create|$completionctl create|" -e "s|--model m |--model gpt-3.5-turbo-instruct |"
+        -e "s|^completionctl |$completionctl |" -e "s|--model m |--model gpt-3.5-turbo-instruct |"
 }
 
 start() {
@@ -79,6 +79,22 @@ script_of_completionctl() {
         grep -q text_completion "$work/answer"
 }
 
+# What goes on after an interruption, and what asks again for what has failed.
+batch_of_completionctl() {
+    cd "$work" || return 1
+    printf '{"prompt":"One"}\n{"prompt":3}\n{"prompt":"Three"}\n' >requests.jsonl
+    block completionctl.1 '^completionctl create .*--jobs' | at_home >batch
+    [ -s batch ] || return 1
+    export COMPLETIOND_SOCKET="$work/rpc.sock"
+    for time in first second; do
+        sh batch
+        [ $? = 8 ] && [ "$(wc -l <answers.jsonl)" = 3 ] || { echo "the $time time"; return 1; }
+    done
+    command -v jq >/dev/null || return 0
+    block completionctl.1 '^jq' | sed 's/error.retryable/error/' >failed
+    sh failed && [ "$(cat again.jsonl)" = '{"prompt":3}' ]
+}
+
 python() {
     block completion.7 '^#!/usr/bin/python3' | at_home >"$work/example.py"
     protoc -I "$source/proto" --python_out="$work" completion/v1/completion.proto &&
@@ -119,6 +135,7 @@ if ! start; then
 fi
 try "the commands in completionctl(1)" commands_of_completionctl
 try "the script in completionctl(1)" script_of_completionctl
+try "the batches in completionctl(1)" batch_of_completionctl
 if ! command -v protoc >/dev/null; then
     skip "the program in completion(7)" "there is no protoc"
 elif ! /usr/bin/python3 -c 'import grpc, google.protobuf' 2>/dev/null; then

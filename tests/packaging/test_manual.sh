@@ -51,7 +51,7 @@ short_options_are_there() {
     "$completionctl" --help | grep -o -- '^  -[a-zA-Z],' | tr -d ' ,-' >"$work/parser"
     part "$man/completionctl.1" DESCRIPTION | short_options >"$work/page"
     same "the parser" "$work/parser" completionctl.1 "$work/page" || return 1
-    for command in create status top; do
+    for command in create models status top; do
         sed -n 's/.*getopt_long(argc, argv, "\([a-zA-Z]*\)".*/\1/p' \
             "$source"/client/cli/"$(echo $command | sed s/create/options/)".c |
             fold -w 1 >"$work/parser"
@@ -63,7 +63,7 @@ short_options_are_there() {
 # Those that a text merely mentions.
 mentioned_options_exist() {
     { parsers_options "$completiond"; echo --config; } >"$work/known"
-    for command in create status top; do
+    for command in create models status top; do
         parsers_options "$completionctl" $command
     done >"$work/known.1"
     echo --version >>"$work/known.1"
@@ -205,7 +205,7 @@ formats_without_warnings() {
 }
 
 try "completiond(8) has the options of completiond" options_of_completiond
-for command in create status top; do
+for command in create models status top; do
     try "completionctl(1) has the options of completionctl $command" options_of_command $command
 done
 try "short options" short_options_are_there
