@@ -1,44 +1,26 @@
 /*
- * The texts are small and the request may be large, so the windows of the texts go into a table,
- * and each window of the request is looked up there once.
+ * The texts are small and the request may be large, so the windows of the texts go into a table, in
+ * which those of the request are looked up. Most are not there, which one look at every fifth byte
+ * tells: whichever window is there has one of its anchors there.
  */
-#include "redact.h"
+#include "redact_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 
-#include "json_reader.h"
+#include "escape.h"
 #include "utf8.h"
 
 enum {
-    LEAST = 6,   /* shorter strings are words that any error may hold */
-    WINDOW = 12, /* so many bytes in a row are no chance */
     KEY_BEGINNING = 8,
     NUMBERS = 8,
-    TOTAL = 2 * REDACT_MAX + 2, /* as they are, and without escapes */
     SLOTS_LEAST = 256,
     PROBES_MAX = 256, /* not reached by chance */
     FOUND = 0x8000,
-    PIECE = 4096,
-    MODEL_MAX = 256,
-    BETWEEN = 0xFF, /* texts; not in UTF-8 */
-};
-
-struct redact {
-    uint64_t seed[2];
-    size_t len; /* of the texts */
-    size_t all; /* with their unescaped twins, which begin at REDACT_MAX + 1; or len */
-    bool prepared, hide_all, has_numbers, has_windows[WINDOW + 1];
-    char model[MODEL_MAX];
-    size_t model_len;
-    bool marks[TOTAL];
-    uint16_t origin[TOTAL]; /* of a twin's byte: where it comes from, and where that ends */
-    uint16_t origin_end[TOTAL];
-    uint8_t data[TOTAL];
-    /* Distinct windows, n_slots for each of their lengths: FOUND | where + 1, or 0. */
-    uint16_t *slots;
-    size_t n_slots; /* a power of two, twice the windows at least */
+    ANCHOR = 8,
+    STRIDE = REDACT_WINDOW - ANCHOR + 1, /* a window holds an anchor that begins at a multiple */
+    BETWEEN = 0xFF,                      /* texts; not in UTF-8 */
 };
 
 struct redact *redact_new(void)
@@ -88,12 +70,10 @@ bool redact_is_hidden(const struct redact *r, size_t at)
     return r->hide_all || r->marks[at];
 }
 
-bool redact_has_hidden(const struct redact *r, size_t from, size_t to)
+void redact_name(struct redact *r, size_t from, size_t to)
 {
-    for (; from < to; from++)
-        if (r->marks[from])
-            return true;
-    return false;
+    r->name_from = from;
+    r->name_to = to;
 }
 
 void redact_show(struct redact *r, size_t from, size_t to)
@@ -101,99 +81,7 @@ void redact_show(struct redact *r, size_t from, size_t to)
     memset(r->marks + from, false, to - from);
 }
 
-/* ---- Escapes ---- */
-
-static bool read_hex(const uint8_t *p, size_t n, uint32_t *ret)
-{
-    uint32_t value = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        uint8_t c = p[i] | 0x20;
-        if (!(c >= '0' && c <= '9') && !(c >= 'a' && c <= 'f'))
-            return false;
-        value = value << 4 | (uint32_t)(c <= '9' ? c - '0' : c - 'a' + 10);
-    }
-    *ret = value;
-    return true;
-}
-
-/* These return how many bytes the escape has, 0 if there is none. */
-
-static size_t decode_backslash(const uint8_t *p, size_t len, uint8_t *out, size_t *ret_len)
-{
-    static const char from[] = "nrtbfva0\"'\\/", to[] = "\n\r\t\b\f\v\a\0\"'\\/";
-    const char *simple = len > 1 && p[1] ? strchr(from, p[1]) : NULL;
-    size_t n = len < 2 ? 0 : p[1] == 'x' ? 2 : p[1] == 'u' ? 4 : p[1] == 'U' ? 8 : 0;
-    uint32_t c, low;
-
-    if (simple) {
-        out[0] = (uint8_t)to[simple - from];
-        *ret_len = 1;
-        return 2;
-    }
-    if (n == 0 || len < 2 + n || !read_hex(p + 2, n, &c))
-        return 0;
-    if (n == 2) {
-        out[0] = (uint8_t)c;
-        *ret_len = 1;
-        return 4;
-    }
-    if (n == 4 && c >= 0xD800 && c < 0xDC00 && len >= 12 && p[6] == '\\' && p[7] == 'u' &&
-        read_hex(p + 8, 4, &low) && low >= 0xDC00 && low < 0xE000) {
-        *ret_len = utf8_encode(0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00), out);
-        return 12;
-    }
-    *ret_len = utf8_encode(c, out);
-    return 2 + n;
-}
-
-static size_t decode_entity(const uint8_t *p, size_t len, uint8_t *out, size_t *ret_len)
-{
-    static const struct {
-        const char *name;
-        char character;
-    } entities[] = {
-        {"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}};
-    size_t i = 2;
-    uint32_t c = 0;
-
-    for (size_t e = 0; e < sizeof entities / sizeof *entities; e++) {
-        size_t n = strlen(entities[e].name);
-        if (len >= n && memcmp(p, entities[e].name, n) == 0) {
-            out[0] = (uint8_t)entities[e].character;
-            *ret_len = 1;
-            return n;
-        }
-    }
-    if (len < 4 || p[1] != '#')
-        return 0;
-    bool is_hex = p[2] == 'x' || p[2] == 'X';
-    for (i += is_hex; i < len && i < 10 && p[i] != ';'; i++) {
-        uint32_t digit;
-        if (!read_hex(p + i, 1, &digit) || (!is_hex && digit > 9))
-            return 0;
-        c = c * (is_hex ? 16 : 10) + digit;
-    }
-    if (i == len || p[i] != ';')
-        return 0;
-    *ret_len = utf8_encode(c, out);
-    return i + 1;
-}
-
-static size_t decode_escape(const uint8_t *p, size_t len, uint8_t *out, size_t *ret_len)
-{
-    uint32_t c;
-
-    if (*p == '\\')
-        return decode_backslash(p, len, out, ret_len);
-    if (*p == '&')
-        return decode_entity(p, len, out, ret_len);
-    if (*p != '%' || len < 3 || !read_hex(p + 1, 2, &c))
-        return 0;
-    out[0] = (uint8_t)c;
-    *ret_len = 1;
-    return 3;
-}
+/* ---- Twins ---- */
 
 /* Decoding never lengthens, so the twins have space. */
 static void make_twins(struct redact *r)
@@ -203,7 +91,7 @@ static void make_twins(struct redact *r)
 
     for (size_t at = 0; at < r->len;) {
         uint8_t out[4] = {r->data[at]};
-        size_t n_out = 1, n = decode_escape(r->data + at, r->len - at, out, &n_out);
+        size_t n_out = 1, n = escape_decode(r->data + at, r->len - at, out, &n_out);
 
         any |= n > 0;
         if (n == 0)
@@ -237,7 +125,7 @@ static inline size_t window_hash(const struct redact *r, const uint8_t *p, size_
 /* The slot of an equal window, or an empty one. NULL: too many are in the way. */
 static inline uint16_t *find_slot(struct redact *r, const uint8_t *p, size_t len)
 {
-    uint16_t *slots = r->slots + (len - LEAST) * r->n_slots;
+    uint16_t *slots = r->slots + (len - REDACT_LEAST) * r->n_slots;
     size_t h = window_hash(r, p, len);
 
     for (unsigned i = 0; i < PROBES_MAX; i++, h = (h + 1) & (r->n_slots - 1))
@@ -246,11 +134,36 @@ static inline uint16_t *find_slot(struct redact *r, const uint8_t *p, size_t len
     return NULL;
 }
 
+static inline unsigned anchor_bit(const struct redact *r, const uint8_t *p)
+{
+    uint64_t anchor;
+
+    memcpy(&anchor, p, sizeof anchor);
+    return (unsigned)((anchor * (r->seed[0] | 1)) >> (64 - REDACT_FILTER_BITS));
+}
+
+static inline bool may_be_anchor(const struct redact *r, const uint8_t *p)
+{
+    unsigned bit = anchor_bit(r, p);
+
+    return r->filter[bit / 64] >> bit % 64 & 1;
+}
+
+static void make_filter(struct redact *r)
+{
+    for (size_t at = 0; at + ANCHOR <= r->all; at++) {
+        unsigned bit = anchor_bit(r, r->data + at);
+        r->filter[bit / 64] |= UINT64_C(1) << bit % 64;
+    }
+}
+
 static void make_windows(struct redact *r, size_t len)
 {
     if (r->has_windows[len])
         return;
     r->has_windows[len] = true;
+    if (len == REDACT_WINDOW)
+        make_filter(r);
     for (size_t at = 0; at + len <= r->all; at++) {
         uint16_t *slot = find_slot(r, r->data + at, len);
         if (!slot)
@@ -264,6 +177,7 @@ static inline void look_up(struct redact *r, const uint8_t *p, size_t len)
 {
     uint16_t *slot = find_slot(r, p, len);
 
+    r->work += REDACT_WORK_STEP;
     if (!slot)
         r->hide_all = true;
     else if (*slot)
@@ -308,105 +222,34 @@ static bool prepare(struct redact *r)
     r->n_slots = SLOTS_LEAST;
     while (r->n_slots < 2 * r->all)
         r->n_slots *= 2;
-    r->slots = calloc(r->n_slots * (WINDOW + 1 - LEAST), sizeof *r->slots);
+    r->slots = calloc(r->n_slots * (REDACT_WINDOW + 1 - REDACT_LEAST), sizeof *r->slots);
     r->hide_all = !r->slots;
     return !r->hide_all;
 }
 
 /* ---- The request ---- */
 
-static void look_for_long(struct redact *r, const uint8_t *text, size_t len)
+void redact_look_for_parts(struct redact *r, const uint8_t *text, size_t len)
 {
-    for (size_t i = 0; i + WINDOW <= len; i++)
-        look_up(r, text + i, WINDOW);
+    for (size_t at = 0; at + ANCHOR <= len && !redact_is_spent(r); at += STRIDE) {
+        if (!may_be_anchor(r, text + at))
+            continue;
+        size_t from = at < STRIDE ? 0 : at - STRIDE + 1;
+        /* Where it repeats itself, spaces for one, they have been looked up. */
+        if (from >= STRIDE && at + REDACT_WINDOW <= len &&
+            !memcmp(text + from, text + from - STRIDE, STRIDE - 1 + REDACT_WINDOW))
+            continue;
+        for (; from <= at && from + REDACT_WINDOW <= len; from++)
+            look_up(r, text + from, REDACT_WINDOW);
+    }
 }
 
-static void look_for_whole(struct redact *r, const uint8_t *text, size_t len)
+void redact_look_for_whole(struct redact *r, const uint8_t *text, size_t len)
 {
-    if (len < LEAST)
+    if (len < REDACT_LEAST)
         return;
     make_windows(r, len);
     look_up(r, text, len);
-}
-
-static bool is_high_surrogate(const char *end)
-{
-    return end[-6] == '\\' && end[-5] == 'u' && (end[-4] | 0x20) == 'd' &&
-           strchr("89abAB", end[-3]) && end[-3];
-}
-
-/* How much of a string, in which there are escapes, can be decoded by itself. */
-static size_t piece_length(const char *data, size_t len)
-{
-    size_t i = 0;
-
-    while (i < len && (i < PIECE - 64 || (i < PIECE - 12 && is_high_surrogate(data + i))))
-        i += data[i] != '\\' ? 1 : data[i + 1] == 'u' ? 6 : 2;
-    return i;
-}
-
-static void look_for_string(struct redact *r, const struct json_string *s)
-{
-    uint8_t text[WINDOW - 1 + PIECE];
-    size_t kept = 0;
-
-    if (!s->has_escapes && s->len < WINDOW) {
-        look_for_whole(r, (const uint8_t *)s->data, s->len);
-        return;
-    }
-    if (!s->has_escapes) {
-        look_for_long(r, (const uint8_t *)s->data, s->len);
-        return;
-    }
-    for (size_t at = 0; at < s->len;) {
-        struct json_string piece = *s;
-        piece.data += at;
-        piece.len = piece_length(piece.data, s->len - at);
-        at += piece.len;
-        size_t n = kept + json_string_decode(&piece, text + kept);
-        if (piece.len == s->len && n < WINDOW)
-            look_for_whole(r, text, n);
-        look_for_long(r, text, n);
-        kept = n < WINDOW - 1 ? n : WINDOW - 1;
-        memmove(text, text + n - kept, kept);
-    }
-}
-
-static void read_model(struct redact *r, struct json_reader *reader)
-{
-    struct json_string s;
-
-    if (json_read_string(reader, &s) && s.len <= MODEL_MAX)
-        r->model_len = json_string_decode(&s, r->model);
-}
-
-/* As deep as the reader goes. */
-static void look_for_value(struct redact *r, struct json_reader *reader, bool is_top)
-{
-    struct json_string s;
-
-    if (json_read_string(reader, &s)) {
-        look_for_string(r, &s);
-    } else if (json_enter_array(reader)) {
-        while (json_next_element(reader)) {
-            r->has_numbers |= json_peek(reader) == JSON_NUMBER;
-            look_for_value(r, reader, false);
-        }
-    } else if (json_enter_object(reader)) {
-        while (json_next_member(reader, &s)) {
-            if (is_top && json_string_equals(&s, "model"))
-                read_model(r, reader);
-            else
-                look_for_value(r, reader, false);
-        }
-    } else {
-        json_skip(reader, NULL);
-    }
-}
-
-static bool is_digit(uint8_t c)
-{
-    return c >= '0' && c <= '9';
 }
 
 /* The end of what may stand between two numbers of a list; has_comma if it can only be a list. */
@@ -423,14 +266,14 @@ static void mark_numbers(struct redact *r)
     for (size_t at = 0; at < r->len;) {
         size_t start = at, end = at;
         unsigned n = 0;
-        bool goes_on = is_digit(r->data[at]);
+        bool goes_on = redact_is_digit(r->data[at]);
 
         while (goes_on) {
-            for (end = at; end < r->len && is_digit(r->data[end]);)
+            for (end = at; end < r->len && redact_is_digit(r->data[end]);)
                 end++;
             n++;
             at = skip_between(r, end, &goes_on);
-            goes_on = goes_on && at < r->len && is_digit(r->data[at]);
+            goes_on = goes_on && at < r->len && redact_is_digit(r->data[at]);
         }
         if (n >= NUMBERS)
             mark(r, start, end);
@@ -445,7 +288,7 @@ static void show_model(struct redact *r)
     bool is_model[REDACT_MAX] = {false};
     const uint8_t *p = r->data, *end = r->data + r->len;
 
-    if (r->model_len < LEAST)
+    if (r->model_len < REDACT_LEAST)
         return;
     while ((p = memmem(p, (size_t)(end - p), r->model, r->model_len))) {
         memset(is_model + (p - r->data), true, r->model_len);
@@ -461,16 +304,9 @@ static void show_model(struct redact *r)
     }
 }
 
-void redact_request(struct redact *r, const uint8_t *json, size_t len)
+static void mark_all_found(struct redact *r)
 {
-    struct json_reader reader;
-
-    if (len == 0 || r->len == 0 || !prepare(r))
-        return;
-    make_windows(r, WINDOW);
-    json_reader_init(&reader, json, len);
-    look_for_value(r, &reader, true);
-    for (size_t n = LEAST; n <= WINDOW; n++)
+    for (size_t n = REDACT_LEAST; n <= REDACT_WINDOW; n++)
         if (r->has_windows[n])
             mark_found(r, n);
     if (r->has_numbers)
@@ -478,7 +314,21 @@ void redact_request(struct redact *r, const uint8_t *json, size_t len)
     settle_marks(r);
     show_model(r);
     /* What the twins have is in the texts now. */
-    memset(r->marks + r->len, false, TOTAL - r->len);
+    memset(r->marks + r->len, false, REDACT_TOTAL - r->len);
+}
+
+void redact_request(struct redact *r, const uint8_t *json, size_t len)
+{
+    if (len == 0 || r->len == 0 || !prepare(r))
+        return;
+    make_windows(r, REDACT_WINDOW);
+    redact_look_for_request(r, json, json + len);
+    if (redact_is_spent(r))
+        mark(r, 0, r->len);
+    else
+        mark_all_found(r);
+    if (r->is_parameter)
+        redact_show(r, r->name_from, r->name_to);
 }
 
 /* ---- The key ---- */
@@ -504,12 +354,13 @@ void redact_secret(struct redact *r, const char *secret)
     if (len == 0 || !prepare(r))
         return;
     mark_beginnings(r, secret, len);
-    make_windows(r, WINDOW);
+    make_windows(r, REDACT_WINDOW);
     /* The request's are settled. */
     for (size_t i = 0; i < r->n_slots; i++)
-        r->slots[(WINDOW - LEAST) * r->n_slots + i] &= (uint16_t)~FOUND;
-    look_for_long(r, (const uint8_t *)secret, len);
-    mark_found(r, WINDOW);
+        r->slots[(REDACT_WINDOW - REDACT_LEAST) * r->n_slots + i] &= (uint16_t)~FOUND;
+    r->work = 0;
+    redact_look_for_parts(r, (const uint8_t *)secret, len);
+    mark_found(r, REDACT_WINDOW);
     settle_marks(r);
 }
 
@@ -521,8 +372,8 @@ bool redact_has_secret(const char *text, const char *secret)
         return false;
     if (memmem(text, len, secret, secret_len < KEY_BEGINNING ? secret_len : KEY_BEGINNING))
         return true;
-    for (size_t i = 0; i + WINDOW <= secret_len; i++)
-        if (memmem(text, len, secret + i, WINDOW))
+    for (size_t i = 0; i + REDACT_WINDOW <= secret_len; i++)
+        if (memmem(text, len, secret + i, REDACT_WINDOW))
             return true;
     return false;
 }

@@ -33,14 +33,16 @@ size_t redact_add(struct redact *r, const void *text, size_t len);
 /* Where the next text would begin. */
 size_t redact_end(const struct redact *r);
 
-/* After all texts: looks for parts of the request's JSON body, then for the key, in this order.
- * Either may be left out. */
+/* That text is shown if it is the name of a member of the request, a parameter. At most one. */
+void redact_name(struct redact *r, size_t from, size_t to);
+
+/* After all texts: looks for parts of the request's JSON body, which is ours and so well-formed,
+ * then for the key, in this order. Either may be left out. */
 void redact_request(struct redact *r, const uint8_t *json, size_t len);
 void redact_secret(struct redact *r, const char *secret);
 
-/* Takes back what was hidden there; whether there is anything. */
+/* Takes back what was hidden there. */
 void redact_show(struct redact *r, size_t from, size_t to);
-bool redact_has_hidden(const struct redact *r, size_t from, size_t to);
 
 /* Whole characters only. Valid once both have been looked for. */
 bool redact_is_hidden(const struct redact *r, size_t at);

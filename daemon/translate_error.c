@@ -368,38 +368,15 @@ static bool is_known_word(const struct redact *r, struct span span)
            strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == len;
 }
 
-/* The name of one of the request's parameters. */
-static bool is_parameter(const struct redact *r, struct span span, const uint8_t *request,
-                         size_t request_len)
-{
-    char name[TRANSLATE_WORD_MAX];
-    size_t len = span.to - span.from;
-    struct json_reader reader;
-    struct json_string key;
-
-    if (len >= sizeof name)
-        return false;
-    memcpy(name, redact_text(r, span.from), len);
-    name[len] = '\0';
-    json_reader_init(&reader, request, request_len);
-    if (json_enter_object(&reader))
-        while (json_next_member(&reader, &key))
-            if (json_string_equals(&key, name))
-                return true;
-    return false;
-}
-
 static void hide(struct redact *r, const struct texts *t, const char *secret,
                  const uint8_t *request, size_t request_len)
 {
+    redact_name(r, t->param.from, t->param.to);
     redact_request(r, request, request_len);
     if (is_known_word(r, t->type))
         redact_show(r, t->type.from, t->type.to);
     if (is_known_word(r, t->code))
         redact_show(r, t->code.from, t->code.to);
-    if (request_len > 0 && redact_has_hidden(r, t->param.from, t->param.to) &&
-        is_parameter(r, t->param, request, request_len))
-        redact_show(r, t->param.from, t->param.to);
     redact_secret(r, secret);
 }
 

@@ -306,6 +306,66 @@ static void no_text_takes_long(void **state)
     free(request);
 }
 
+/* What would take long to look through is not: nothing of the texts is seen then, but what is no
+ * secret of the request's. */
+static void requests_that_are_too_much_hide_all(void **state)
+{
+    static const struct {
+        const char *begin, *piece, *end;
+    } rows[] = {
+        {"\"", "\\u0001", "\""},                 /* escapes */
+        {"[\"\"", ",\"abcdefgh\"", "]"},         /* strings */
+        {"[\"\"", ",[]", "]"},                   /* brackets */
+        {"\"", "a nd quite another text", "\""}, /* pieces that the text has, and then differ */
+    };
+    static const char text[] = "and quite another text";
+    enum { N = 1 << 20 };
+    char *request = malloc(N * 24);
+
+    (void)state;
+    assert_non_null(request);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct redact *r = redact_new();
+        char *p = stpcpy(stpcpy(request, "{\"suffix\":\"x\",\"prompt\":"), rows[i].begin);
+        for (int k = 0; k < N; k++)
+            p = stpcpy(p, rows[i].piece);
+        strcpy(stpcpy(p, rows[i].end), "}");
+
+        size_t len = redact_add(r, text, sizeof text - 1), name = redact_end(r);
+        redact_add(r, "suffix", 6);
+        size_t word = redact_end(r);
+        redact_add(r, "word", 4);
+        redact_name(r, name, name + 6);
+        redact_request(r, (const uint8_t *)request, strlen(request));
+        redact_show(r, word, word + 4);
+        redact_secret(r, key);
+        for (size_t at = 0; at < word + 4; at++)
+            if (redact_is_hidden(r, at) != (at < len) && at != len && at != word - 1)
+                fail_msg("byte %zu, row %zu", at, i);
+        redact_free(r);
+    }
+    free(request);
+}
+
+static void names_of_parameters_stay(void **state)
+{
+    static const char *const requests[] = {
+        "{\"prompt\":\"suffix\",\"suffix\":\"s\"}",
+        "{\"prompt\":\"suffix\",\"extra\" :\t {\"suffix\":1}}",
+        "{\"prompt\":[\"suffix\",\"suffix\"]}",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct redact *r = redact_new();
+        redact_add(r, "suffix", 6);
+        redact_name(r, 0, 6);
+        redact_request(r, (const uint8_t *)requests[i], strlen(requests[i]));
+        assert_int_equal(redact_is_hidden(r, 0), i > 0);
+        redact_free(r);
+    }
+}
+
 /* ---- In error bodies ---- */
 
 static struct translate_error error_of(const char *body, const char *request)
@@ -382,6 +442,8 @@ int main(void)
         cmocka_unit_test(texts_are_kept_apart),
         cmocka_unit_test(more_than_there_is_space_for_is_not_kept),
         cmocka_unit_test(no_text_takes_long),
+        cmocka_unit_test(requests_that_are_too_much_hide_all),
+        cmocka_unit_test(names_of_parameters_stay),
         cmocka_unit_test(errors_do_not_repeat_the_prompt),
         cmocka_unit_test(words_of_the_api_stay),
     };
