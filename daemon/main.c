@@ -1,18 +1,14 @@
 /*
- * completiond: options, start, signals, the end.
+ * completiond: start, signals, the end.
  */
 #include <curl/curl.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <grp.h>
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +18,8 @@
 #include "handover.h"
 #include "log.h"
 #include "metrics.h"
+#include "options.h"
+#include "process.h"
 #include "scrape.h"
 #include "server.h"
 #include "systemd.h"
@@ -29,50 +27,6 @@
 #include "worker.h"
 
 #define GROUP "completiond"
-
-static const char usage[] =
-    "Usage: completiond [OPTION]...\n"
-    "Serves text completions to this host over a Unix socket, from a server of the OpenAI\n"
-    "Completions API.\n"
-    "\n"
-    "      --config FILE    read FILE and FILE.d/*.conf; default " CONFIG_PATH ",\n"
-    "                       if it is there\n"
-    "      --check-config   read the configuration, say what is wrong with it, and exit\n"
-    "      --listen PATH    listen on this Unix socket; may be repeated. Not used when systemd\n"
-    "                       passes sockets. Default /run/completiond/rpc.sock for root,\n"
-    "                       $XDG_RUNTIME_DIR/completiond/rpc.sock for others\n"
-    "      --metrics-listen PATH\n"
-    "                       show metrics on this Unix socket (HTTP, GET /metrics), unless systemd\n"
-    "                       passes one whose name ends in \"metrics\"\n"
-    "      --log-format FORMAT\n"
-    "                       auto: to the journal if stderr is the journal, else lines on stderr;\n"
-    "                       journal; text: lines on stderr; json: an object a line. Default auto\n"
-    "  -h, --help           show this and exit\n"
-    "  -V, --version        show the version and exit\n"
-    "\n"
-    "Without an [upstream] section in its configuration it asks OPENAI_BASE_URL (default\n"
-    "https://api.openai.com/v1) with the key in OPENAI_API_KEY.\n"
-    "\n"
-    "Signals: SIGTERM and SIGINT let the calls in flight end, then exit; a second one exits at\n"
-    "once. SIGHUP reads the configuration and the keys again; if the program on disk is another\n"
-    "one by now, it hands over to that without a cut. SIGUSR1, SIGUSR2 and SIGALRM are ignored.\n"
-    "\n"
-    "Examples:\n"
-    "  OPENAI_API_KEY=... completiond\n"
-    "  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 completiond --listen /tmp/rpc.sock\n"
-    "  completiond --config ./completiond.conf --check-config\n";
-
-enum { LISTEN_MAX = 16 };
-
-struct options {
-    const char *config_path;
-    const char *listen[LISTEN_MAX];
-    size_t n_listen;
-    char default_listen[128];
-    const char *metrics_listen; /* NULL: none */
-    enum log_format log_format;
-    bool check_config;
-};
 
 /* One daemon: what the signal handlers' events point to. */
 struct daemon {
@@ -87,147 +41,6 @@ struct daemon {
     struct event watchdog;
     struct systemd_manager manager;
 };
-
-static bool log_format_parse(const char *text, enum log_format *ret)
-{
-    static const char *const names[] = {
-        [LOG_FORMAT_AUTO] = "auto",
-        [LOG_FORMAT_JOURNAL] = "journal",
-        [LOG_FORMAT_TEXT] = "text",
-        [LOG_FORMAT_JSON] = "json",
-    };
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(names[i], text)) {
-            *ret = (enum log_format)i;
-            return true;
-        }
-    return false;
-}
-
-/* -1: go on; else the exit status. */
-static int options_parse(int argc, char **argv, struct options *o)
-{
-    static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"check-config", no_argument, NULL, 'n'},
-        {"listen", required_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {"metrics-listen", required_argument, NULL, 'm'},
-        {"log-format", required_argument, NULL, 'f'},
-        {0},
-    };
-    int option;
-
-    while ((option = getopt_long(argc, argv, "hV", longs, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            o->config_path = optarg;
-            break;
-        case 'n':
-            o->check_config = true;
-            break;
-        case 'l':
-            if (o->n_listen == LISTEN_MAX) {
-                fprintf(stderr, "completiond: at most %d --listen\n", LISTEN_MAX);
-                return 2;
-            }
-            o->listen[o->n_listen++] = optarg;
-            break;
-        case 'm':
-            o->metrics_listen = optarg;
-            break;
-        case 'f':
-            if (!log_format_parse(optarg, &o->log_format)) {
-                fputs("completiond: --log-format: auto, journal, text or json is wanted\n", stderr);
-                return 2;
-            }
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        case 'V':
-            printf("completiond %s (%s)\n", COMPLETIOND_VERSION, curl_version());
-            return 0;
-        default:
-            fputs("Try 'completiond --help'.\n", stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "completiond: unexpected argument '%s'\nTry 'completiond --help'.\n",
-                argv[optind]);
-        return 2;
-    }
-    return -1;
-}
-
-/* A descriptor of 0 to 2 that was closed would become a caller's connection, and whatever a library
- * writes to stderr would go there. */
-static bool open_standard_descriptors(void)
-{
-    int fd;
-
-    do
-        fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd < 0)
-        return false;
-    close(fd);
-    return true;
-}
-
-/* Nothing of our memory in a core dump, even if somebody switches dumps on again from outside. */
-static void exclude_memory_from_cores(void)
-{
-    int fd = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        if (write(fd, "0", 1) < 0) {
-            /* There are no dumps anyway. */
-        }
-        close(fd);
-    }
-}
-
-/* No core dumps, no reading of our memory by others of our user. False: they may read it. */
-static bool harden(void)
-{
-    struct rlimit none = {0, 0}, files;
-
-    exclude_memory_from_cores();
-    bool is_shut = prctl(PR_SET_DUMPABLE, 0) == 0;
-    setrlimit(RLIMIT_CORE, &none);
-    signal(SIGPIPE, SIG_IGN);
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    return is_shut;
-}
-
-/* Whoever started us may have blocked signals, and a stray one is no reason to die. A SIGHUP that
- * comes before there is a handler waits for it. */
-static void settle_signals(void)
-{
-    static const int strays[] = {SIGUSR1, SIGUSR2, SIGALRM};
-    sigset_t only_reload;
-
-    for (size_t i = 0; i < sizeof strays / sizeof *strays; i++)
-        signal(strays[i], SIG_IGN);
-    sigemptyset(&only_reload);
-    sigaddset(&only_reload, SIGHUP);
-    sigprocmask(SIG_SETMASK, &only_reload, NULL);
-}
-
-static void unblock_signals(void)
-{
-    sigset_t none;
-
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
 
 /* ---- Sockets ---- */
 
@@ -275,22 +88,25 @@ static int listen_on(struct daemon *d, const char *path, const char *name, int *
 
 static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
 {
-    struct options *o = &d->options;
+    const char *const *paths = d->options.listen;
+    size_t n = d->options.n_listen;
+    char standard[128], *const one = standard;
     int r = 0;
 
-    if (o->n_listen == 0) {
-        r = default_path(o->default_listen, sizeof o->default_listen);
+    if (n == 0) {
+        r = default_path(standard, sizeof standard);
         if (r < 0) {
             log_error(&d->log, "no place for the socket (%s): say --listen PATH",
                       r == -ENOENT ? "XDG_RUNTIME_DIR is not set" : strerror(-r));
             return r;
         }
-        o->listen[o->n_listen++] = o->default_listen;
+        paths = (const char *const *)&one;
+        n = 1;
     }
-    for (*ret_n = 0; r == 0 && *ret_n < o->n_listen;) {
-        r = listen_on(d, o->listen[*ret_n], "rpc", &fds[*ret_n]);
+    for (*ret_n = 0; r == 0 && *ret_n < n;) {
+        r = listen_on(d, paths[*ret_n], "rpc", &fds[*ret_n]);
         if (r == 0)
-            log_info(&d->log, "listening on %s", o->listen[(*ret_n)++]);
+            log_info(&d->log, "listening on %s", paths[(*ret_n)++]);
     }
     return r;
 }
@@ -327,7 +143,7 @@ static void on_idle(struct worker *w);
 
 static int open_server(struct daemon *d)
 {
-    int by_hand[LISTEN_MAX], *passed = NULL, metrics = -1;
+    int by_hand[OPTIONS_LISTEN_MAX], *passed = NULL, metrics = -1;
     size_t n = 0;
     char what[128] = "out of memory";
     int r = systemd_listen_fds(&passed, &metrics, what);
@@ -508,7 +324,7 @@ static int watch(struct daemon *d)
             return -ENOMEM;
     }
     handover_set_handler(&d->handover, &handler, d);
-    unblock_signals();
+    process_unblock_signals();
     evtimer_assign(&d->watchdog, d->worker.base, on_watchdog, d);
     return systemd_watchdog_us() > 0 ? worker_arm(&d->watchdog, systemd_watchdog_us()) : 0;
 }
@@ -585,15 +401,15 @@ int main(int argc, char **argv)
     static struct daemon d = {.trouble = ""};
     int r;
 
-    if (!open_standard_descriptors()) {
+    if (!process_open_standard_descriptors()) {
         fprintf(stderr, "completiond: /dev/null: %s\n", strerror(errno));
         return 1;
     }
     r = options_parse(argc, argv, &d.options);
     if (r >= 0)
         return r;
-    bool is_shut = harden();
-    settle_signals();
+    bool is_shut = process_harden();
+    process_settle_signals();
     environment_take(&d.environment);
     if (d.options.check_config) {
         r = check_config(&d.options, &d.environment);
