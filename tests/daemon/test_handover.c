@@ -28,11 +28,8 @@ enum {
     NEWCOMER_MAX_MS = 1000,
 };
 
-#define MANY "max_concurrent = 1000\n[policy *]\nmax_concurrent = 1000\n"
-/* Each worker keeps connections to upstreams of its own: with one, the number of descriptors is
- * known. */
-#define ONE_WORKER "[daemon]\nworkers = 1\n"
-#define HURRIED    "[daemon]\ndrain_timeout = 200ms\n"
+#define MANY    "max_concurrent = 1000\n[policy *]\nmax_concurrent = 1000\n"
+#define HURRIED "[daemon]\ndrain_timeout = 200ms\n"
 
 /* ---- Upstreams ---- */
 
@@ -336,7 +333,7 @@ static void test_new_program_that_is_no_good_leaves_the_old_one_serving(void **s
     };
     struct scene *s = *state;
 
-    start(s, ONE_WORKER, (struct daemon_options){0});
+    start(s, DAEMON_ONE_WORKER, (struct daemon_options){0});
     connect_warmly(s);
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         upgrade_install_text(&s->daemon, programs[i].text, programs[i].mode);
@@ -355,7 +352,7 @@ static void test_configuration_that_the_new_one_refuses_leaves_the_old_one_servi
 {
     struct scene *s = *state;
 
-    start(s, ONE_WORKER, (struct daemon_options){0});
+    start(s, DAEMON_ONE_WORKER, (struct daemon_options){0});
     char *good = directory_read(s->daemon.config);
     connect_warmly(s);
     daemon_configure(&s->daemon, "[nonsense]\n");

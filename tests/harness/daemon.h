@@ -42,6 +42,9 @@ void daemon_init(struct daemon *d, const char *config);
 void daemon_configure(struct daemon *d, const char *config);
 /* How many workers daemons have that say nothing of them. */
 unsigned daemon_n_workers(void);
+/* For a test that counts descriptors: each worker has some, and keeps connections to upstreams of its
+ * own. */
+#define DAEMON_ONE_WORKER "[daemon]\nworkers = 1\n"
 
 /* Starts it; options may be NULL. Does not wait. */
 void daemon_spawn(struct daemon *d, const struct daemon_options *options);
