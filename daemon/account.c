@@ -1,5 +1,6 @@
 #include "account.h"
 
+#include <errno.h>
 #include <search.h>
 #include <stdlib.h>
 
@@ -79,13 +80,24 @@ static bool rate_has_recovered(struct rate *r, int64_t now_us)
 
 void accounts_init(struct accounts *a, struct memory *total)
 {
-    *a = (struct accounts){.total = total, .n_at_sweep = SWEEP_LEAST};
+    *a = (struct accounts){
+        .lock = PTHREAD_MUTEX_INITIALIZER, .total = total, .n_at_sweep = SWEEP_LEAST};
 }
 
 void accounts_done(struct accounts *a)
 {
     tdestroy(a->tree, free);
     a->tree = NULL;
+}
+
+void accounts_lock(struct accounts *a)
+{
+    pthread_mutex_lock(&a->lock);
+}
+
+void accounts_unlock(struct accounts *a)
+{
+    pthread_mutex_unlock(&a->lock);
 }
 
 static int compare(const void *x, const void *y)
@@ -129,21 +141,17 @@ static void sweep(struct accounts *a, int64_t now_us)
     a->n_at_sweep = 2 * a->n > SWEEP_LEAST ? 2 * a->n : SWEEP_LEAST;
 }
 
-struct account *accounts_get(struct accounts *a, uid_t uid, int64_t now_us)
+static struct account *account_new(struct accounts *a, uid_t uid)
 {
-    const struct account key = {.uid = uid};
-    struct account *const *found = tfind(&key, &a->tree, compare);
-
-    if (found)
-        return account_ref(*found);
-    if (a->n >= a->n_at_sweep)
-        sweep(a, now_us);
     struct account *account = calloc(1, sizeof *account);
+
     if (!account)
         return NULL;
+    account->accounts = a;
     account->uid = uid;
     account->n_refs = 1;
     account->memory = MEMORY_INIT(SIZE_MAX, a->total);
+    account->memory.is_shared = a->total->is_shared;
     LIST_INIT(&account->lanes);
     if (!tsearch(account, &a->tree, compare)) {
         free(account);
@@ -153,26 +161,18 @@ struct account *accounts_get(struct accounts *a, uid_t uid, int64_t now_us)
     return account;
 }
 
-struct walk {
-    void (*each)(const struct account *account, void *user);
-    void *user;
-};
-
-static void visit_account(const void *node, VISIT visit, void *user)
+struct account *accounts_get(struct accounts *a, uid_t uid, int64_t now_us)
 {
-    const struct account *account = *(struct account *const *)node;
-    const struct walk *w = user;
+    const struct account key = {.uid = uid};
+    struct account *account;
 
-    if ((visit == postorder || visit == leaf) && account->n_refs > 0)
-        w->each(account, w->user);
-}
-
-void accounts_walk(const struct accounts *a,
-                   void (*each)(const struct account *account, void *user), void *user)
-{
-    struct walk w = {.each = each, .user = user};
-
-    twalk_r(a->tree, visit_account, &w);
+    accounts_lock(a);
+    struct account *const *found = tfind(&key, &a->tree, compare);
+    if (!found && a->n >= a->n_at_sweep)
+        sweep(a, now_us);
+    account = found ? account_ref(*found) : account_new(a, uid);
+    accounts_unlock(a);
+    return account;
 }
 
 struct account *account_ref(struct account *account)
@@ -186,4 +186,103 @@ struct account *account_unref(struct account *account)
     if (account)
         account->n_refs--;
     return NULL;
+}
+
+/* ---- Taking ---- */
+
+static enum account_answer take(struct account *account, int64_t requests_per_minute,
+                                int64_t tokens_per_minute, int64_t tokens, int64_t now_us,
+                                int64_t *ret_wait_us)
+{
+    int64_t wait_us = rate_take(&account->requests, requests_per_minute, 1, now_us);
+
+    if (wait_us != 0) {
+        *ret_wait_us = wait_us;
+        return ACCOUNT_REQUESTS_USED_UP;
+    }
+    wait_us = rate_take(&account->tokens, tokens_per_minute, tokens, now_us);
+    if (wait_us != 0) {
+        rate_settle(&account->requests, 1);
+        *ret_wait_us = wait_us;
+        return ACCOUNT_TOKENS_USED_UP;
+    }
+    return ACCOUNT_TAKEN;
+}
+
+enum account_answer account_take(struct account *account, int64_t requests_per_minute,
+                                 int64_t tokens_per_minute, int64_t tokens, int64_t now_us,
+                                 int64_t *ret_wait_us)
+{
+    accounts_lock(account->accounts);
+    enum account_answer answer =
+        take(account, requests_per_minute, tokens_per_minute, tokens, now_us, ret_wait_us);
+    accounts_unlock(account->accounts);
+    return answer;
+}
+
+void account_settle(struct account *account, int64_t tokens)
+{
+    accounts_lock(account->accounts);
+    rate_settle(&account->tokens, tokens);
+    accounts_unlock(account->accounts);
+}
+
+/* ---- Looking ---- */
+
+static struct account_state look(const struct account *account, int64_t now_us)
+{
+    struct rate requests = account->requests, tokens = account->tokens;
+
+    return (struct account_state){
+        .uid = account->uid,
+        .n_connections = account->n_connections,
+        .n_running = account->n_running,
+        .n_queued = account->n_queued,
+        .memory_used = memory_used(&account->memory),
+        .memory_limit = memory_limit(&account->memory),
+        .requests_left = rate_left(&requests, now_us),
+        .tokens_left = rate_left(&tokens, now_us),
+    };
+}
+
+struct account_state account_look(struct account *account, int64_t now_us)
+{
+    accounts_lock(account->accounts);
+    struct account_state state = look(account, now_us);
+    accounts_unlock(account->accounts);
+    return state;
+}
+
+struct walk {
+    int64_t now_us;
+    struct account_state *states;
+    size_t n, n_max;
+};
+
+static void visit_account(const void *node, VISIT visit, void *user)
+{
+    struct account *account = *(struct account *const *)node;
+    struct walk *w = user;
+
+    if ((visit == postorder || visit == leaf) && account->n_refs > 0 && w->n < w->n_max)
+        w->states[w->n++] = look(account, w->now_us);
+}
+
+int accounts_look(struct accounts *a, int64_t now_us, struct account_state **ret, size_t *ret_n)
+{
+    struct walk w = {.now_us = now_us};
+
+    accounts_lock(a);
+    w.n_max = a->n;
+    accounts_unlock(a);
+    w.states = calloc(w.n_max ? w.n_max : 1, sizeof *w.states);
+    if (!w.states)
+        return -ENOMEM;
+    /* Whoever came in between is left out. */
+    accounts_lock(a);
+    twalk_r(a->tree, visit_account, &w);
+    accounts_unlock(a);
+    *ret = w.states;
+    *ret_n = w.n;
+    return 0;
 }

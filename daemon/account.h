@@ -4,10 +4,16 @@
  *
  * An account lives as long as something refers to it, and after that as long as its rates have not
  * recovered: a caller must not get a fresh minute by connecting again.
+ *
+ * Accounts are all workers'. One lock guards them, and with them all else that workers share and
+ * that is more than a number: the queues (queue.h), the places of connections (admission.h), the
+ * second's records (record.h). It is held for a few instructions, never over a system call, a
+ * message to the log or a callback. Memory is no part of it: memory.h has its own way.
  */
 #ifndef ACCOUNT_H
 #define ACCOUNT_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,10 +42,15 @@ void rate_settle(struct rate *r, int64_t n);
 /* What is there now, as of the last limit; INT64_MAX if there was none then. */
 int64_t rate_left(struct rate *r, int64_t now_us);
 
+struct accounts;
+
 struct account {
+    struct accounts *accounts;
     uid_t uid;
-    unsigned n_refs;
-    struct memory memory;                      /* of its connections and calls */
+    _Atomic unsigned n_refs;
+    struct memory memory; /* of its connections and calls */
+
+    /* With the lock. */
     size_t n_connections, n_running, n_queued; /* calls */
     struct rate requests, tokens;
     LIST_HEAD(, queue_lane) lanes; /* queue.c's */
@@ -47,23 +58,47 @@ struct account {
 };
 
 struct accounts {
+    pthread_mutex_t lock;
     void *tree; /* tsearch(3)'s, by uid */
     size_t n, n_at_sweep;
     struct memory *total;
 };
 
+/* All accounts' memory is shared if the total is. */
 void accounts_init(struct accounts *a, struct memory *total);
 /* Nothing refers to any account. */
 void accounts_done(struct accounts *a);
 
+void accounts_lock(struct accounts *a);
+void accounts_unlock(struct accounts *a);
+
 /* The uid's account, with a reference; NULL: out of memory. */
 struct account *accounts_get(struct accounts *a, uid_t uid, int64_t now_us);
-/* All accounts that something refers to, in no order; `each` must not change them. */
-void accounts_walk(const struct accounts *a,
-                   void (*each)(const struct account *account, void *user), void *user);
 
+/* By whoever has a reference. */
 struct account *account_ref(struct account *account);
 /* Takes NULL; returns NULL. */
 struct account *account_unref(struct account *account);
+
+enum account_answer { ACCOUNT_TAKEN, ACCOUNT_REQUESTS_USED_UP, ACCOUNT_TOKENS_USED_UP };
+
+/* Takes one request and so many tokens, or nothing, and then ret_wait_us is rate_take()'s. */
+enum account_answer account_take(struct account *account, int64_t requests_per_minute,
+                                 int64_t tokens_per_minute, int64_t tokens, int64_t now_us,
+                                 int64_t *ret_wait_us);
+/* rate_settle() of the tokens. */
+void account_settle(struct account *account, int64_t tokens);
+
+/* How an account is at one moment. */
+struct account_state {
+    uid_t uid;
+    size_t n_connections, n_running, n_queued;
+    size_t memory_used, memory_limit;
+    int64_t requests_left, tokens_left; /* rate_left() */
+};
+
+struct account_state account_look(struct account *account, int64_t now_us);
+/* All accounts that something refers to, in no order; to be freed. 0 or -ENOMEM. */
+int accounts_look(struct accounts *a, int64_t now_us, struct account_state **ret, size_t *ret_n);
 
 #endif

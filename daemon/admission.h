@@ -7,7 +7,8 @@
  *     | quarters for one user            | with few  | operator |
  *
  * What is over a user's share is refused: such connections are few at a time, have places of their
- * own, and live just long enough to be told why.
+ * own, and live just long enough to be told why. One for all workers; the lock of the accounts
+ * guards it.
  */
 #ifndef ADMISSION_H
 #define ADMISSION_H

@@ -86,12 +86,12 @@ static void count_place(struct call *call, enum queue_state state)
     struct metrics_upstream *m = upstream_metrics(call->upstream);
 
     if (call->counted == QUEUE_WAITING) {
-        m->n_queued--;
+        metrics_add(&m->n_queued, -UINT64_C(1));
         end_wait(call, &call->times.queue_us);
     }
-    m->n_running += state == QUEUE_RUNNING;
-    m->n_running -= call->counted == QUEUE_RUNNING;
-    m->n_queued += state == QUEUE_WAITING;
+    metrics_add(&m->n_running,
+                (uint64_t)(state == QUEUE_RUNNING) - (call->counted == QUEUE_RUNNING));
+    metrics_add(&m->n_queued, state == QUEUE_WAITING);
     if (state == QUEUE_RUNNING)
         metrics_observe(&m->queue, call->times.queue_us);
     call->counted = state;
@@ -107,9 +107,9 @@ static enum metrics_outcome count_attempt(struct call *call, const char *reason)
 
     call->times.upstream_us += worker_now_us() - call->times.asks_since_us;
     call->times.asks_since_us = 0;
-    m->attempts[outcome]++;
-    m->attempts[METRICS_ATTEMPT_BROKEN] += n_silent;
-    m->retries[METRICS_ATTEMPT_BROKEN] += n_silent;
+    metrics_add(&m->attempts[outcome], 1);
+    metrics_add(&m->attempts[METRICS_ATTEMPT_BROKEN], n_silent);
+    metrics_add(&m->retries[METRICS_ATTEMPT_BROKEN], n_silent);
     return outcome;
 }
 
@@ -184,6 +184,7 @@ void attempt_begin(struct call *call, struct buffer *body, const struct policy *
         return;
     }
     call->request->wants_little = call->wants_little;
+    call->place.worker = call->worker;
     call->place.start = on_turn;
     enum queue_answer answer = queue_join(upstream_queue(call->upstream), connection->account,
                                           policy->max_concurrent, policy->max_queued, &call->place);
@@ -225,7 +226,8 @@ bool attempt_again(struct call *call, const struct retry_facts *facts, const cha
               settings->name, call->attempts, endpoint_name(call->endpoint), call->head.status,
               (long long)delay_us / 1000);
     call->n_retries += !is_free;
-    upstream_metrics(call->upstream)->retries[count_attempt(call, reason)]++;
+    enum metrics_outcome outcome = count_attempt(call, reason);
+    metrics_add(&upstream_metrics(call->upstream)->retries[outcome], 1);
     call->times.waits_since_us = worker_now_us();
     call->is_backing_off = true;
     if (call->transfer)

@@ -39,7 +39,7 @@ static void call_settle(struct call *call, bool ok)
         used = call->prompt_tokens + call->n_replies;
     else if (used < 0)
         used = reserved;
-    rate_settle(&account->tokens, reserved - used);
+    account_settle(account, reserved - used);
     call->prompt_tokens = call->completion_tokens = 0;
 }
 

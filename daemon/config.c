@@ -30,6 +30,7 @@ struct key {
 };
 
 static const struct key daemon_keys[] = {
+    {"workers", config_set_workers, offsetof(struct config, n_workers)},
     {"caller_first_byte_timeout", config_set_duration,
      offsetof(struct config, caller_first_byte_timeout_us)},
     {"caller_request_timeout", config_set_duration,
@@ -484,6 +485,7 @@ int config_load(const char *path, const struct environment *environment, struct 
         return -ENOMEM;
     }
     c->n_refs = 1;
+    c->n_workers = 1;
     c->caller_first_byte_timeout_us = 10 * SECOND_US;
     c->caller_request_timeout_us = 30 * SECOND_US;
     c->caller_stall_timeout_us = 60 * SECOND_US;

@@ -3,7 +3,7 @@
  *
  * A file and then the files FILE.d/[*].conf in name order are merged: a key given again holds, a
  * section given again continues. Unknown sections and keys, and values that can't be read, are
- * errors that name file and line. Immutable once loaded; shared by reference.
+ * errors that name file and line. Immutable once loaded; shared by reference, also by threads.
  */
 #ifndef CONFIG_H
 #define CONFIG_H
@@ -19,6 +19,8 @@
 
 /* Durations are microseconds; CONFIG_INFINITY is "infinity". */
 #define CONFIG_INFINITY INT64_MAX
+
+enum { CONFIG_WORKERS_MAX = 64 };
 
 enum config_auth { CONFIG_AUTH_BEARER, CONFIG_AUTH_API_KEY, CONFIG_AUTH_NONE };
 enum config_http { CONFIG_HTTP_1_1, CONFIG_HTTP_2 };
@@ -80,8 +82,9 @@ struct config_policy {
 extern const struct config_policy config_policy_default;
 
 struct config {
-    unsigned n_refs;
-    unsigned n_files; /* it was read from */
+    _Atomic unsigned n_refs;
+    unsigned n_files;  /* it was read from */
+    int64_t n_workers; /* read at start */
     int64_t drain_timeout_us;
     int64_t idle_exit_us;
     int64_t memory_max_bytes; /* of all callers together */

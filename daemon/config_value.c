@@ -1,11 +1,13 @@
 #include "config_value.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #define SECOND_US INT64_C(1000000)
 
@@ -149,6 +151,32 @@ int config_set_limit(struct parse *p, const char *key, const char *value, void *
 int config_set_rate(struct parse *p, const char *key, const char *value, void *field)
 {
     return set_number(p, key, value, field, 1, true);
+}
+
+static int64_t n_cpus(void)
+{
+    cpu_set_t set;
+    long n;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+    /* More CPUs than the set has places for. */
+    n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? n : 1;
+}
+
+int config_set_workers(struct parse *p, const char *key, const char *value, void *field)
+{
+    bool is_auto = !strcmp(value, "auto");
+    int64_t n = is_auto ? n_cpus() : parse_number(value, false);
+
+    if (is_auto && n > CONFIG_WORKERS_MAX)
+        n = CONFIG_WORKERS_MAX;
+    if (n < 1 || n > CONFIG_WORKERS_MAX)
+        return parse_fail(p, "%s: \"%s\" is not a whole number from 1 to %d, or auto", key, value,
+                          CONFIG_WORKERS_MAX);
+    *(int64_t *)field = n;
+    return 0;
 }
 
 int config_set_bool(struct parse *p, const char *key, const char *value, void *field)

@@ -33,6 +33,8 @@ int config_set_size(struct parse *p, const char *key, const char *value, void *f
 int config_set_count(struct parse *p, const char *key, const char *value, void *field);
 int config_set_limit(struct parse *p, const char *key, const char *value, void *field);
 int config_set_rate(struct parse *p, const char *key, const char *value, void *field);
+/* int64_t: from 1 to 64, or auto: as many as the process may use CPUs. */
+int config_set_workers(struct parse *p, const char *key, const char *value, void *field);
 int config_set_bool(struct parse *p, const char *key, const char *value, void *field);
 /* Empty is NULL. */
 int config_set_text(struct parse *p, const char *key, const char *value, void *field);

@@ -11,6 +11,7 @@
 #include "account.h"
 #include "call.h"
 #include "config.h"
+#include "crew.h"
 #include "grpc_server.h"
 #include "log.h"
 #include "metrics.h"
@@ -37,7 +38,7 @@ static void refuse_call(struct grpc_server_call *call, void *session_user)
 
     snprintf(text, sizeof text,
              "too many connections of this user, who has %zu (see max_connections); close some",
-             c->account->n_connections);
+             account_look(c->account, 0).n_connections);
     grpc_server_call_finish(call, GRPC_RESOURCE_EXHAUSTED, text, NULL, 0);
     c->told = true;
 }
@@ -297,26 +298,42 @@ bool connection_is_only_watching(const struct connection *c)
  * negative errno. */
 static int connection_enter(struct connection *c)
 {
-    struct server *s = c->server;
+    struct crew *crew = c->worker->crew;
     struct policy policy = policy_find(c->worker->config, &c->caller);
 
-    c->account = accounts_get(&c->worker->accounts, c->caller.uid, worker_now_us());
+    c->account = accounts_get(&crew->accounts, c->caller.uid, worker_now_us());
     if (!c->account)
         return -ENOMEM;
-    c->account->memory.limit = policy.max_memory_bytes;
+    memory_set_limit(&c->account->memory, policy.max_memory_bytes);
     /* One of a user's programs leaves something to the others. */
     c->memory = MEMORY_INIT(policy.max_memory_bytes / 4 * 3, &c->account->memory);
-    c->verdict = admission_enter(&s->admission, c->caller.uid, c->account->n_connections,
+    accounts_lock(&crew->accounts);
+    c->verdict = admission_enter(&crew->admission, c->caller.uid, c->account->n_connections,
                                  policy.max_connections);
+    c->account->n_connections += c->verdict == ADMISSION_WELCOME;
+    size_t n_of_user = c->account->n_connections, n = crew->admission.n;
+    accounts_unlock(&crew->accounts);
     if (c->verdict == ADMISSION_WELCOME) {
-        c->account->n_connections++;
-        c->worker->metrics->connections++;
+        metrics_add(&c->worker->metrics->totals.connections, 1);
         return 0;
     }
-    c->worker->metrics->connections_refused++;
-    server_complain(s, "too many connections: uid %u is refused (it has %zu, all have %zu of %zu)",
-                    c->caller.uid, c->account->n_connections, s->admission.n, s->admission.max);
+    metrics_add(&c->worker->metrics->totals.connections_refused, 1);
+    server_complain(c->server,
+                    "too many connections: uid %u is refused (it has %zu, all have %zu of %zu)",
+                    c->caller.uid, n_of_user, n, crew->admission.max);
     return c->verdict == ADMISSION_REFUSED ? 0 : -EUSERS;
+}
+
+static void connection_leave(struct connection *c)
+{
+    struct crew *crew = c->worker->crew;
+
+    if (c->verdict == ADMISSION_DROPPED)
+        return;
+    accounts_lock(&crew->accounts);
+    c->account->n_connections -= c->verdict == ADMISSION_WELCOME;
+    admission_leave(&crew->admission, c->verdict);
+    accounts_unlock(&crew->accounts);
 }
 
 int connection_new(struct server *server, int fd, struct connection **ret)
@@ -367,10 +384,7 @@ void connection_free(struct connection *c)
     event_del(&c->watch);
     grpc_server_session_free(c->session);
     worker_cancel(c->worker, &c->flush);
-    if (c->verdict == ADMISSION_WELCOME)
-        c->account->n_connections--;
-    if (c->verdict != ADMISSION_DROPPED)
-        admission_leave(&c->server->admission, c->verdict);
+    connection_leave(c);
     account_unref(c->account);
     caller_done(&c->caller);
     close(c->fd);

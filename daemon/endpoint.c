@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "crew.h"
 #include "log.h"
 #include "multi.h"
 #include "upstream_internal.h"
@@ -32,7 +33,7 @@ int endpoint_init(struct endpoint *e, struct upstream *u, const struct config_en
     e->upstream = u;
     e->settings = settings;
     lookup_init(&e->lookup, u->worker);
-    e->load = load_get(&u->worker->loads, u->settings->name, settings->base_url);
+    e->load = load_get(&u->worker->crew->loads, u->settings->name, settings->base_url);
     e->url = curl_url();
     if (!e->load || !e->url ||
         curl_url_set(e->url, CURLUPART_URL, settings->url, CURLU_PATH_AS_IS) != CURLUE_OK)

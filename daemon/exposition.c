@@ -1,6 +1,7 @@
 #include "exposition.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "../proto/buffer.h"
 #include "../proto/grpc/grpc_status.h"
 #include "config.h"
+#include "crew.h"
 #include "log.h"
 #include "metrics.h"
 #include "server.h"
@@ -100,7 +102,7 @@ static void histogram(struct exposition *e, const char *labels, const struct met
                  i < METRICS_BUCKETS ? seconds(metrics_bounds_us[i], bound) : "+Inf");
         sample_count(e, "_bucket", with_le, n);
     }
-    sample_seconds(e, "_sum", labels, h->sum_us);
+    sample_seconds(e, "_sum", labels, (int64_t)h->sum_us);
     sample_count(e, "_count", labels, h->n);
 }
 
@@ -113,7 +115,7 @@ static void write_calls(struct exposition *e, const struct metrics *m)
     begin(e, "calls", COUNTER, "Calls that have ended, by method and gRPC status.");
     for (size_t method = 0; method < METRICS_METHODS; method++)
         for (size_t status = 0; status < METRICS_STATUSES; status++) {
-            uint64_t n = m->calls[method][status];
+            uint64_t n = m->totals.calls[method][status];
             snprintf(labels, sizeof labels, "method=\"%s\",status=\"%s\"",
                      metrics_method_names[method], grpc_status_name((int)status));
             if (n > 0 || status == GRPC_OK)
@@ -122,29 +124,30 @@ static void write_calls(struct exposition *e, const struct metrics *m)
     begin(e, "refusals", COUNTER, "Calls that ended otherwise than with OK, by reason.");
     for (size_t i = 0; i < METRICS_REASONS; i++) {
         snprintf(labels, sizeof labels, "reason=\"%s\"", metrics_reason_name(i));
-        sample_count(e, "_total", labels, m->errors[i]);
+        sample_count(e, "_total", labels, m->totals.errors[i]);
     }
     begin(e, "own_time_seconds", HISTOGRAM,
           "What calls took in the daemon itself, without waits, caller and upstream.");
-    histogram(e, "", &m->own);
+    histogram(e, "", &m->totals.own);
 }
 
-static void write_connections(struct exposition *e, const struct worker *w)
+static void write_connections(struct exposition *e, const struct crew *c, const struct metrics *m)
 {
+    size_t limit = memory_limit(&c->memory);
     char value[NUMBER_SIZE] = "+Inf";
 
     begin(e, "caller_connections", COUNTER, "Connections of callers that were accepted.");
-    sample_count(e, "_total", "", w->metrics->connections);
+    sample_count(e, "_total", "", m->totals.connections);
     begin(e, "caller_connections_refused", COUNTER,
           "Connections of callers that were refused because there were too many.");
-    sample_count(e, "_total", "", w->metrics->connections_refused);
+    sample_count(e, "_total", "", m->totals.connections_refused);
     begin(e, "caller_connections_open", GAUGE, "Connections of callers.");
-    sample_count(e, "", "", w->server ? w->server->n_connections : 0);
+    sample_count(e, "", "", crew_n_connections(c));
     begin(e, "memory_bytes", GAUGE, "What callers make the daemon hold.");
-    sample_count(e, "", "", w->memory.used);
+    sample_count(e, "", "", memory_used(&c->memory));
     begin(e, "memory_limit_bytes", GAUGE, "What callers may make the daemon hold (memory_max).");
-    if (w->memory.limit < SIZE_MAX)
-        snprintf(value, sizeof value, "%zu", w->memory.limit);
+    if (limit < SIZE_MAX)
+        snprintf(value, sizeof value, "%zu", limit);
     sample(e, "", "", value);
 }
 
@@ -228,10 +231,9 @@ static void write_numbers(struct exposition *e, const struct metrics *m)
                 const char *member = (const char *)u + numbers[i].offset;
                 if (numbers[i].kind == HISTOGRAM)
                     histogram(e, labels, (const struct metrics_histogram *)member);
-                else if (numbers[i].kind == COUNTER)
-                    sample_count(e, "_total", labels, *(const uint64_t *)member);
                 else
-                    sample_count(e, "", labels, *(const size_t *)member);
+                    sample_count(e, numbers[i].kind == COUNTER ? "_total" : "", labels,
+                                 *(const uint64_t *)member);
             }
     }
 }
@@ -279,47 +281,71 @@ static void write_endpoints(struct exposition *e, const struct worker *w)
 
 /* ---- The daemon ---- */
 
-static void write_daemon(struct exposition *e, const struct worker *w)
+static void write_workers(struct exposition *e, const struct crew *c)
 {
-    const struct metrics *m = w->metrics;
+    char label[NUMBER_SIZE];
+
+    begin(e, "worker_connections", GAUGE,
+          "Connections of callers, by the worker that serves them.");
+    for (size_t i = 0; i < c->n_workers; i++) {
+        snprintf(label, sizeof label, "worker=\"%zu\"", i);
+        sample_count(e, "", label, crew_worker(c, i)->server->n_connections);
+    }
+}
+
+static void write_daemon(struct exposition *e, const struct worker *w, const struct metrics *m)
+{
+    const struct metrics_life *l = &w->crew->life;
     char labels[LABEL_SIZE];
 
     begin(e, "records_left_out", COUNTER, "Records of calls that the log was spared.");
-    sample_count(e, "_total", "", m->records_left_out);
+    sample_count(e, "_total", "", m->totals.records_left_out);
     begin(e, "log_messages_lost", COUNTER, "Log messages that nobody took.");
-    sample_count(e, "_total", "", w->log ? w->log->n_lost : 0);
+    sample_count(e, "_total", "", w->log->n_lost);
     begin(e, "start_time_seconds", GAUGE, "When the daemon started, in seconds since 1970.");
-    sample_seconds(e, "", "", m->start_time_us);
+    sample_seconds(e, "", "", l->start_time_us);
     begin(e, "uptime_seconds", GAUGE, "How long ago that was.");
-    sample_seconds(e, "", "", worker_now_us() - m->start_us);
+    sample_seconds(e, "", "", worker_now_us() - l->start_us);
     begin(e, "draining", GAUGE, "1 while the daemon lets the last calls end.");
     sample_count(e, "", "", w->draining);
     begin(e, "config_time_seconds", GAUGE,
           "When the configuration in force was read, in seconds since 1970.");
-    sample_seconds(e, "", "", m->config_time_us);
+    sample_seconds(e, "", "", l->config_time_us);
     begin(e, "config_reload_failed", GAUGE, "1 if the last try to read it again failed.");
-    sample_count(e, "", "", m->reload_failed);
+    sample_count(e, "", "", l->reload_failed);
     begin(e, "build_info", GAUGE, "1; the labels say what runs.");
     snprintf(labels, sizeof labels, "version=\"%s\",libcurl=\"%s\"", COMPLETIOND_VERSION,
              curl_version_info(CURLVERSION_NOW)->version);
     sample_count(e, "", labels, 1);
 }
 
+static void write_all(struct exposition *e, const struct worker *w, const struct metrics *m)
+{
+    write_calls(e, m);
+    write_connections(e, w->crew, m);
+    write_workers(e, w->crew);
+    begin(e, "attempts", COUNTER, "Attempts to ask an upstream, by how they ended.");
+    write_by_outcome(e, m, false);
+    begin(e, "retries", COUNTER, "Attempts that were repeated, by how they had ended.");
+    write_by_outcome(e, m, true);
+    write_tokens(e, m);
+    write_numbers(e, m);
+    write_reachability(e, w);
+    write_endpoints(e, w);
+    write_daemon(e, w, m);
+}
+
 void exposition_write(const struct worker *w, bool openmetrics, struct buffer *out)
 {
     struct exposition e = {.out = out, .openmetrics = openmetrics};
+    struct metrics *m = crew_metrics(w->crew);
 
-    write_calls(&e, w->metrics);
-    write_connections(&e, w);
-    begin(&e, "attempts", COUNTER, "Attempts to ask an upstream, by how they ended.");
-    write_by_outcome(&e, w->metrics, false);
-    begin(&e, "retries", COUNTER, "Attempts that were repeated, by how they had ended.");
-    write_by_outcome(&e, w->metrics, true);
-    write_tokens(&e, w->metrics);
-    write_numbers(&e, w->metrics);
-    write_reachability(&e, w);
-    write_endpoints(&e, w);
-    write_daemon(&e, w);
+    if (!m) {
+        out->error = -ENOMEM;
+        return;
+    }
+    write_all(&e, w, m);
+    metrics_free(m);
     if (openmetrics)
         buffer_append_string(out, "# EOF\n");
 }

@@ -10,7 +10,7 @@
 struct buffer;
 struct worker;
 
-/* Appends all of it; ask for out->error. */
+/* Appends all of it, the sums over all workers; ask for out->error. */
 void exposition_write(const struct worker *w, bool openmetrics, struct buffer *out);
 
 #endif

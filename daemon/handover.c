@@ -49,8 +49,10 @@ bool handover_is_given(const struct handover *h)
     return h->state == HANDOVER_GIVEN;
 }
 
-void handover_set_handler(struct handover *h, const struct handover_handler *handler, void *user)
+void handover_set_handler(struct handover *h, struct event_base *base,
+                          const struct handover_handler *handler, void *user)
 {
+    h->base = base;
     h->handler = handler;
     h->user = user;
 }
@@ -93,8 +95,8 @@ static void hang_up(struct handover *h)
 static int listen_to_peer(struct handover *h, event_callback_fn on_readable,
                           event_callback_fn on_timer, int64_t timer_us)
 {
-    event_assign(&h->readable, h->worker->base, h->peer, EV_READ | EV_PERSIST, on_readable, h);
-    evtimer_assign(&h->timer, h->worker->base, on_timer, h);
+    event_assign(&h->readable, h->base, h->peer, EV_READ | EV_PERSIST, on_readable, h);
+    evtimer_assign(&h->timer, h->base, on_timer, h);
     return event_add(&h->readable, NULL) < 0 ? -ENOMEM : worker_arm(&h->timer, timer_us);
 }
 
@@ -249,13 +251,13 @@ static int come(struct handover *h, const char *number, struct environment *e)
     return r;
 }
 
-int handover_init(struct handover *h, struct worker *worker, struct log *log,
-                  struct systemd_manager *manager, char **argv, struct environment *environment)
+int handover_init(struct handover *h, struct log *log, struct systemd_manager *manager, char **argv,
+                  struct environment *environment)
 {
     const char *number = getenv(SUCCESSOR_VARIABLE);
     int r;
 
-    *h = (struct handover){.worker = worker, .log = log, .argv = argv, .owner = true, .peer = -1};
+    *h = (struct handover){.log = log, .argv = argv, .owner = true, .peer = -1};
     h->manager = manager;
     h->environment = environment;
     h->successor.pidfd = -1;

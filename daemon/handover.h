@@ -35,8 +35,8 @@
 #include "successor.h"
 
 struct log;
+struct event_base;
 struct systemd_manager;
-struct worker;
 
 enum { HANDOVER_TIMEOUT_US = 10000000 };
 
@@ -64,7 +64,7 @@ struct handover_handler {
 struct handover_socket;
 
 struct handover {
-    struct worker *worker; /* its loop */
+    struct event_base *base; /* NULL until there is a loop */
     struct log *log;
     struct systemd_manager *manager;
     const struct environment *environment; /* the key in it */
@@ -89,9 +89,9 @@ struct handover {
  * key from the old one, and claims the sockets, so that they are found as those that systemd
  * passes. argv is not copied. 0; or negative errno, logged: a handover that makes no sense.
  */
-int handover_init(struct handover *h, struct worker *worker, struct log *log,
-                  struct systemd_manager *manager, char **argv, struct environment *environment);
-/* Before the worker's loop is freed. */
+int handover_init(struct handover *h, struct log *log, struct systemd_manager *manager, char **argv,
+                  struct environment *environment);
+/* Before the loop is freed. */
 void handover_done(struct handover *h);
 
 /* A listening socket that we have made, to be handed over under this name; what was passed in is
@@ -120,7 +120,9 @@ bool handover_serve(struct handover *h);
 
 /* ---- The old one ---- */
 
-void handover_set_handler(struct handover *h, const struct handover_handler *handler, void *user);
+/* From here on it may happen, on this loop. */
+void handover_set_handler(struct handover *h, struct event_base *base,
+                          const struct handover_handler *handler, void *user);
 
 /* A reload is wanted. False: our program is what it was, read the configuration. True: a handover
  * has begun or failed, or goes on and the wish is kept. */

@@ -1,7 +1,7 @@
 #include "idle.h"
 
 #include "config.h"
-#include "connection.h"
+#include "crew.h"
 #include "server.h"
 
 /* How soon it looks again when somebody came at the last moment. */
@@ -13,41 +13,35 @@ static void arm(struct idle *i, int64_t in_us)
     (void)worker_arm(&i->timer, in_us);
 }
 
-/* Whether nobody needs the server, and since when. */
-static bool is_unused(const struct idle *i, int64_t *ret_since_us)
+/* All workers have been asked. */
+static void on_looked(void *user)
 {
-    const struct connection *c;
+    struct idle *i = user;
+    const struct crew *c = i->server->worker->crew;
+    bool is_used = crew_is_used(c);
+    int64_t left_us = i->limit_us - (worker_now_us() - crew_unused_since_us(c));
 
-    *ret_since_us = i->since_us;
-    LIST_FOREACH (c, &i->server->connections, next) {
-        if (!connection_is_only_watching(c))
-            return false;
-        if (c->used_us > *ret_since_us)
-            *ret_since_us = c->used_us;
-    }
-    return true;
+    if (!i->expired)
+        return;
+    if (is_used || (left_us <= 0 && server_has_waiting(i->server)))
+        arm(i, i->limit_us > AGAIN_MIN_US ? i->limit_us : AGAIN_MIN_US);
+    else if (left_us > 0)
+        arm(i, left_us);
+    else
+        i->expired(i->user);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *user)
 {
     struct idle *i = user;
-    struct server *s = i->server;
-    int64_t since_us;
-    bool unused = is_unused(i, &since_us);
-    int64_t left_us = i->limit_us - (worker_now_us() - since_us);
 
     (void)fd, (void)what;
-    if (!unused || (left_us <= 0 && server_has_waiting(s)))
-        arm(i, i->limit_us > AGAIN_MIN_US ? i->limit_us : AGAIN_MIN_US);
-    else if (left_us > 0)
-        arm(i, left_us);
-    else
-        i->expired(s->worker);
+    crew_look(i->server->worker->crew, on_looked, i);
 }
 
 void idle_init(struct idle *i, struct server *server)
 {
-    *i = (struct idle){.server = server, .limit_us = CONFIG_INFINITY, .since_us = worker_now_us()};
+    *i = (struct idle){.server = server, .limit_us = CONFIG_INFINITY};
     evtimer_assign(&i->timer, server->worker->base, on_timer, i);
 }
 
@@ -56,12 +50,7 @@ void idle_configure(struct idle *i, int64_t limit_us)
     i->limit_us = limit_us;
     evtimer_del(&i->timer);
     if (i->expired && limit_us != CONFIG_INFINITY)
-        arm(i, limit_us - (worker_now_us() - i->since_us));
-}
-
-void idle_begin(struct idle *i)
-{
-    i->since_us = worker_now_us();
+        arm(i, limit_us - (worker_now_us() - i->server->worker->crew->left_us));
 }
 
 void idle_done(struct idle *i)

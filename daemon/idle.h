@@ -1,7 +1,8 @@
 /*
- * Tells when nobody has been connected to a server for long enough to do without it. Connections
- * count, and with them the calls on them; one that only watches the daemon's health does not. Costs
- * one timer, which a busy server does not touch.
+ * Tells when nobody has been connected to any worker for long enough to do without them.
+ * Connections count, and with them the calls on them; one that only watches the daemon's health
+ * does not. Costs one timer, which a busy server does not touch. For the main thread's server,
+ * which then asks the others.
  */
 #ifndef IDLE_H
 #define IDLE_H
@@ -10,24 +11,20 @@
 #include <stdint.h>
 
 struct server;
-struct worker;
 
 struct idle {
     struct server *server;
     struct event timer;
-    int64_t limit_us;                       /* CONFIG_INFINITY: never */
-    int64_t since_us;                       /* since when nobody is there, if so */
-    void (*expired)(struct worker *worker); /* NULL: nobody wants to know */
+    int64_t limit_us;            /* CONFIG_INFINITY: never */
+    void (*expired)(void *user); /* NULL: nobody wants to know */
+    void *user;
 };
 
-/* Nobody is there. Nothing is told before idle_configure(). */
+/* Nothing is told before idle_configure(). */
 void idle_init(struct idle *i, struct server *server);
 
-/* A new limit, from idle_begin() on. */
+/* A new limit, from the end of the last connection on. */
 void idle_configure(struct idle *i, int64_t limit_us);
-
-/* A connection is over. */
-void idle_begin(struct idle *i);
 
 /* Tells nothing any more. */
 void idle_done(struct idle *i);

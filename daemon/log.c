@@ -35,6 +35,11 @@ static bool is_journal(const struct stat *st)
            st->st_ino == inode;
 }
 
+static void log_set(struct log *log, int fd, enum log_way way)
+{
+    *log = (struct log){.level = LOG_INFO, .fd = fd, .way = way, .lock = PTHREAD_MUTEX_INITIALIZER};
+}
+
 /*
  * A pipe that nobody reads and a terminal that is stopped would hold up everything. O_NONBLOCK on
  * the descriptor itself would be everyone's who shares it, a shell's terminal among them; the same
@@ -47,7 +52,7 @@ void log_init_fd(struct log *log, int fd)
     char path[32];
     struct stat st;
 
-    *log = (struct log){.level = LOG_INFO, .fd = fd, .way = LOG_WAY_WRITE};
+    log_set(log, fd, LOG_WAY_WRITE);
     if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode))
         return;
     log->way = S_ISSOCK(st.st_mode) ? LOG_WAY_SOCKET : LOG_WAY_POLL;
@@ -67,7 +72,8 @@ bool log_init_journal(struct log *log, const char *path)
 
     if (fd < 0)
         return false;
-    *log = (struct log){.level = LOG_INFO, .fd = fd, .way = LOG_WAY_JOURNAL, .journal = path};
+    log_set(log, fd, LOG_WAY_JOURNAL);
+    log->journal = path;
     return true;
 }
 
@@ -274,11 +280,14 @@ void log_record(struct log *log, int level, const char *message, const struct lo
     if (level > log->level || log->fd < 0)
         return;
     log_escape(message, escaped, sizeof escaped);
+    /* Not only for the numbers: whether there is room is asked before it is used. */
+    pthread_mutex_lock(&log->lock);
     if ((log->n_dropped > 0 && !tell_of_dropped(log)) ||
         !send_record(log, level, escaped, fields, n)) {
         log->n_dropped++;
         log->n_lost++;
     }
+    pthread_mutex_unlock(&log->lock);
     errno = saved_errno;
 }
 

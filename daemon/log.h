@@ -2,11 +2,13 @@
  * The daemon's log: to the journal with fields where stderr is the journal, else to stderr as
  * lines, of text or of JSON. Never waits and never fails: what nobody takes is dropped and counted,
  * and the number is said once somebody takes it again. Prompts, completions and keys are not for
- * it, at any level. Texts from outside are escaped and cut before they are written.
+ * it, at any level. Texts from outside are escaped and cut before they are written. Threads may
+ * share it.
  */
 #ifndef LOG_H
 #define LOG_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,13 +30,14 @@ enum log_way {
 };
 
 struct log {
-    int level; /* LOG_*: less important is dropped */
-    int fd;    /* -1: closed by log_done() */
+    _Atomic int level; /* LOG_*: less important is dropped */
+    int fd;            /* -1: closed by log_done() */
     enum log_way way;
-    bool json;               /* lines are objects */
-    const char *journal;     /* path of its socket */
-    unsigned long n_dropped; /* and not told of yet */
-    unsigned long n_lost;    /* ever */
+    bool json;                    /* lines are objects */
+    const char *journal;          /* path of its socket */
+    pthread_mutex_t lock;         /* one message at a time, of what holds from here on */
+    unsigned long n_dropped;      /* and not told of yet */
+    _Atomic unsigned long n_lost; /* ever */
 };
 
 /* Finds out where stderr goes, as far as the format leaves that open. Descriptors 0 to 2 must be

@@ -1,9 +1,12 @@
 #include "lookup.h"
 
+#include "crew.h"
+
 #include <netinet/in.h>
 #include <sys/stat.h>
 
-/* More than any number of upstreams that are looked up at the same time, and no burden. */
+/* For each worker: more than any number of upstreams that are looked up at the same time, and no
+ * burden. */
 enum { THREADS_MAX = 16 };
 
 static void run_wake(struct task *task);
@@ -21,13 +24,13 @@ void lookup_done(struct lookup *l)
         worker_cancel(l->worker, &l->wake);
 }
 
-/* Of this process; only those of libcurl's look-ups come and go. A task folder has a link for each,
- * and two of its own. */
-static bool has_too_many_threads(void)
+/* Of this process; beside the workers' only those of libcurl's look-ups, which come and go. A task
+ * folder has a link for each, and two of its own. */
+static bool has_too_many_threads(size_t n_workers)
 {
     struct stat st;
 
-    return stat("/proc/self/task", &st) == 0 && st.st_nlink > THREADS_MAX + 2;
+    return stat("/proc/self/task", &st) == 0 && st.st_nlink > (THREADS_MAX + 1) * n_workers - 1 + 2;
 }
 
 static void stop_waiting(struct lookup *l, struct lookup_user *user)
@@ -63,7 +66,7 @@ enum lookup_answer lookup_begin(struct lookup *l, struct lookup_user *user)
         user->is_waiting = true;
         return LOOKUP_WAIT;
     }
-    if (has_too_many_threads())
+    if (has_too_many_threads(l->worker->crew->n_workers))
         return LOOKUP_TOO_MANY;
     l->running = user;
     return LOOKUP_GO;

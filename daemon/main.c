@@ -1,233 +1,47 @@
 /*
- * completiond: options, start, signals, the end.
+ * completiond: start, signals, the end.
  */
 #include <curl/curl.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <grp.h>
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "config.h"
+#include "crew.h"
 #include "curl_memory.h"
 #include "environment.h"
 #include "handover.h"
 #include "log.h"
-#include "metrics.h"
+#include "options.h"
+#include "process.h"
 #include "scrape.h"
 #include "server.h"
 #include "systemd.h"
 #include "upstream.h"
-#include "worker.h"
 
 #define GROUP "completiond"
 
-static const char usage[] =
-    "Usage: completiond [OPTION]...\n"
-    "Serves text completions to this host over a Unix socket, from a server of the OpenAI\n"
-    "Completions API.\n"
-    "\n"
-    "      --config FILE    read FILE and FILE.d/*.conf; default " CONFIG_PATH ",\n"
-    "                       if it is there\n"
-    "      --check-config   read the configuration, say what is wrong with it, and exit\n"
-    "      --listen PATH    listen on this Unix socket; may be repeated. Not used when systemd\n"
-    "                       passes sockets. Default /run/completiond/rpc.sock for root,\n"
-    "                       $XDG_RUNTIME_DIR/completiond/rpc.sock for others\n"
-    "      --metrics-listen PATH\n"
-    "                       show metrics on this Unix socket (HTTP, GET /metrics), unless systemd\n"
-    "                       passes one whose name ends in \"metrics\"\n"
-    "      --log-format FORMAT\n"
-    "                       auto: to the journal if stderr is the journal, else lines on stderr;\n"
-    "                       journal; text: lines on stderr; json: an object a line. Default auto\n"
-    "  -h, --help           show this and exit\n"
-    "  -V, --version        show the version and exit\n"
-    "\n"
-    "Without an [upstream] section in its configuration it asks OPENAI_BASE_URL (default\n"
-    "https://api.openai.com/v1) with the key in OPENAI_API_KEY.\n"
-    "\n"
-    "Signals: SIGTERM and SIGINT let the calls in flight end, then exit; a second one exits at\n"
-    "once. SIGHUP reads the configuration and the keys again; if the program on disk is another\n"
-    "one by now, it hands over to that without a cut. SIGUSR1, SIGUSR2 and SIGALRM are ignored.\n"
-    "\n"
-    "Examples:\n"
-    "  OPENAI_API_KEY=... completiond\n"
-    "  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 completiond --listen /tmp/rpc.sock\n"
-    "  completiond --config ./completiond.conf --check-config\n";
-
-enum { LISTEN_MAX = 16 };
-
-struct options {
-    const char *config_path;
-    const char *listen[LISTEN_MAX];
-    size_t n_listen;
-    char default_listen[128];
-    const char *metrics_listen; /* NULL: none */
-    enum log_format log_format;
-    bool check_config;
-};
-
 /* One daemon: what the signal handlers' events point to. */
 struct daemon {
-    struct worker worker;
+    struct crew crew;
+    struct scrape *scrape; /* the metrics socket, NULL: there is none */
     struct log log;
     struct options options;
     struct environment environment;
     struct handover handover;
     bool terminating;
+    bool reload_again;   /* somebody asked while workers still went over */
     const char *trouble; /* of the last reload, for the status; "": none */
     struct event signals[3];
     struct event watchdog;
     struct systemd_manager manager;
 };
-
-static bool log_format_parse(const char *text, enum log_format *ret)
-{
-    static const char *const names[] = {
-        [LOG_FORMAT_AUTO] = "auto",
-        [LOG_FORMAT_JOURNAL] = "journal",
-        [LOG_FORMAT_TEXT] = "text",
-        [LOG_FORMAT_JSON] = "json",
-    };
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(names[i], text)) {
-            *ret = (enum log_format)i;
-            return true;
-        }
-    return false;
-}
-
-/* -1: go on; else the exit status. */
-static int options_parse(int argc, char **argv, struct options *o)
-{
-    static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"check-config", no_argument, NULL, 'n'},
-        {"listen", required_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {"metrics-listen", required_argument, NULL, 'm'},
-        {"log-format", required_argument, NULL, 'f'},
-        {0},
-    };
-    int option;
-
-    while ((option = getopt_long(argc, argv, "hV", longs, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            o->config_path = optarg;
-            break;
-        case 'n':
-            o->check_config = true;
-            break;
-        case 'l':
-            if (o->n_listen == LISTEN_MAX) {
-                fprintf(stderr, "completiond: at most %d --listen\n", LISTEN_MAX);
-                return 2;
-            }
-            o->listen[o->n_listen++] = optarg;
-            break;
-        case 'm':
-            o->metrics_listen = optarg;
-            break;
-        case 'f':
-            if (!log_format_parse(optarg, &o->log_format)) {
-                fputs("completiond: --log-format: auto, journal, text or json is wanted\n", stderr);
-                return 2;
-            }
-            break;
-        case 'h':
-            fputs(usage, stdout);
-            return 0;
-        case 'V':
-            printf("completiond %s (%s)\n", COMPLETIOND_VERSION, curl_version());
-            return 0;
-        default:
-            fputs("Try 'completiond --help'.\n", stderr);
-            return 2;
-        }
-    }
-    if (optind < argc) {
-        fprintf(stderr, "completiond: unexpected argument '%s'\nTry 'completiond --help'.\n",
-                argv[optind]);
-        return 2;
-    }
-    return -1;
-}
-
-/* A descriptor of 0 to 2 that was closed would become a caller's connection, and whatever a library
- * writes to stderr would go there. */
-static bool open_standard_descriptors(void)
-{
-    int fd;
-
-    do
-        fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd < 0)
-        return false;
-    close(fd);
-    return true;
-}
-
-/* Nothing of our memory in a core dump, even if somebody switches dumps on again from outside. */
-static void exclude_memory_from_cores(void)
-{
-    int fd = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        if (write(fd, "0", 1) < 0) {
-            /* There are no dumps anyway. */
-        }
-        close(fd);
-    }
-}
-
-/* No core dumps, no reading of our memory by others of our user. False: they may read it. */
-static bool harden(void)
-{
-    struct rlimit none = {0, 0}, files;
-
-    exclude_memory_from_cores();
-    bool is_shut = prctl(PR_SET_DUMPABLE, 0) == 0;
-    setrlimit(RLIMIT_CORE, &none);
-    signal(SIGPIPE, SIG_IGN);
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    return is_shut;
-}
-
-/* Whoever started us may have blocked signals, and a stray one is no reason to die. A SIGHUP that
- * comes before there is a handler waits for it. */
-static void settle_signals(void)
-{
-    static const int strays[] = {SIGUSR1, SIGUSR2, SIGALRM};
-    sigset_t only_reload;
-
-    for (size_t i = 0; i < sizeof strays / sizeof *strays; i++)
-        signal(strays[i], SIG_IGN);
-    sigemptyset(&only_reload);
-    sigaddset(&only_reload, SIGHUP);
-    sigprocmask(SIG_SETMASK, &only_reload, NULL);
-}
-
-static void unblock_signals(void)
-{
-    sigset_t none;
-
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
 
 /* ---- Sockets ---- */
 
@@ -275,22 +89,25 @@ static int listen_on(struct daemon *d, const char *path, const char *name, int *
 
 static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
 {
-    struct options *o = &d->options;
+    const char *const *paths = d->options.listen;
+    size_t n = d->options.n_listen;
+    char standard[128], *const one = standard;
     int r = 0;
 
-    if (o->n_listen == 0) {
-        r = default_path(o->default_listen, sizeof o->default_listen);
+    if (n == 0) {
+        r = default_path(standard, sizeof standard);
         if (r < 0) {
             log_error(&d->log, "no place for the socket (%s): say --listen PATH",
                       r == -ENOENT ? "XDG_RUNTIME_DIR is not set" : strerror(-r));
             return r;
         }
-        o->listen[o->n_listen++] = o->default_listen;
+        paths = (const char *const *)&one;
+        n = 1;
     }
-    for (*ret_n = 0; r == 0 && *ret_n < o->n_listen;) {
-        r = listen_on(d, o->listen[*ret_n], "rpc", &fds[*ret_n]);
+    for (*ret_n = 0; r == 0 && *ret_n < n;) {
+        r = listen_on(d, paths[*ret_n], "rpc", &fds[*ret_n]);
         if (r == 0)
-            log_info(&d->log, "listening on %s", o->listen[(*ret_n)++]);
+            log_info(&d->log, "listening on %s", paths[(*ret_n)++]);
     }
     return r;
 }
@@ -307,7 +124,7 @@ static int open_metrics(struct daemon *d, int fd)
             log_info(&d->log, "metrics on %s", path);
     }
     if (r == 0 && fd >= 0) {
-        r = scrape_new(&d->worker, fd, &d->worker.scrape);
+        r = scrape_new(crew_worker(&d->crew, 0), fd, &d->scrape);
         if (r < 0)
             log_error(&d->log, "can't show metrics: %s", strerror(-r));
     }
@@ -316,18 +133,18 @@ static int open_metrics(struct daemon *d, int fd)
 
 static int accept_on(struct daemon *d, const int *fds, size_t n)
 {
-    int r = server_new(&d->worker, fds, n, &d->worker.server);
+    int r = crew_serve(&d->crew, fds, n);
 
     if (r < 0)
         log_error(&d->log, "can't accept connections: %s", strerror(-r));
     return r;
 }
 
-static void on_idle(struct worker *w);
+static void on_idle(void *user);
 
 static int open_server(struct daemon *d)
 {
-    int by_hand[LISTEN_MAX], *passed = NULL, metrics = -1;
+    int by_hand[OPTIONS_LISTEN_MAX], *passed = NULL, metrics = -1;
     size_t n = 0;
     char what[128] = "out of memory";
     int r = systemd_listen_fds(&passed, &metrics, what);
@@ -345,7 +162,7 @@ static int open_server(struct daemon *d)
         r = accept_on(d, passed, (size_t)r);
         free(passed);
         if (r == 0 && !handover_has_paths(&d->handover))
-            server_exit_when_idle(d->worker.server, on_idle);
+            server_exit_when_idle(crew_worker(&d->crew, 0)->server, on_idle, d);
         return r;
     }
     free(passed);
@@ -355,38 +172,49 @@ static int open_server(struct daemon *d)
 
 /* ---- Life ---- */
 
-static int configure(struct daemon *d)
+static int load(struct daemon *d, struct config **ret)
 {
-    struct config *config;
     struct config_error error;
-    int r = config_load(d->options.config_path, &d->environment, &config, &error);
+    int r = config_load(d->options.config_path, &d->environment, ret, &error);
 
     if (r < 0) {
         log_error(&d->log, "%s", error.text);
         handover_refuse(&d->handover, error.text);
-        return r;
     }
-    r = worker_configure(&d->worker, config);
-    if (r == 0)
-        d->log.level = config->log_level;
-    else
+    return r;
+}
+
+static void on_adopted(void *user);
+
+/* 0, or 1: on_adopted() will be called; or negative errno. */
+static int configure(struct daemon *d, struct config *config)
+{
+    int r = crew_configure(&d->crew, config, on_adopted, d);
+
+    if (r < 0)
         log_error(&d->log, "out of memory");
-    config_unref(config);
     return r;
 }
 
-/* Again: not at start. */
-static int configure_and_note(struct daemon *d, bool again)
+static int configure_again(struct daemon *d)
 {
-    int r = configure(d);
+    struct config *config;
+    int r = load(d, &config);
 
-    metrics_note_config(d->worker.metrics, again, r < 0);
+    if (r == 0) {
+        r = configure(d, config);
+        if ((size_t)config->n_workers != d->crew.n_workers)
+            log_warning(&d->log, "workers = %d holds when the daemon is started again",
+                        (int)config->n_workers);
+        config_unref(config);
+    }
+    metrics_life_note_reload(&d->crew.life, r < 0);
     return r;
 }
 
-static void on_drained(struct worker *w)
+static bool is_draining(const struct daemon *d)
 {
-    w->stop = true;
+    return crew_worker(&d->crew, 0)->draining;
 }
 
 static void on_terminate(evutil_socket_t fd, short what, void *user)
@@ -395,20 +223,21 @@ static void on_terminate(evutil_socket_t fd, short what, void *user)
 
     (void)fd, (void)what;
     if (d->terminating) {
-        d->worker.stop = true;
+        crew_stop(&d->crew);
         return;
     }
-    d->terminating = d->worker.draining = true;
-    log_info(&d->log, "stopping: %zu connections", d->worker.server->n_connections);
+    int64_t timeout_us = crew_worker(&d->crew, 0)->config->drain_timeout_us;
+    d->terminating = true;
+    log_info(&d->log, "stopping: %zu connections", crew_n_connections(&d->crew));
     handover_abandon(&d->handover);
     if (!handover_is_given(&d->handover))
-        systemd_notify_stopping(&d->manager, d->worker.config->drain_timeout_us);
-    server_drain(d->worker.server, d->worker.config->drain_timeout_us, on_drained);
+        systemd_notify_stopping(&d->manager, timeout_us);
+    crew_drain(&d->crew, timeout_us);
 }
 
-static void on_idle(struct worker *w)
+static void on_idle(void *user)
 {
-    struct daemon *d = container_of(w, struct daemon, worker);
+    struct daemon *d = user;
 
     log_info(&d->log, "nobody has been connected for idle_exit");
     on_terminate(-1, 0, d);
@@ -419,20 +248,39 @@ static void on_reload(evutil_socket_t fd, short what, void *user)
     struct daemon *d = user;
 
     (void)fd, (void)what;
-    if (d->worker.draining)
+    if (is_draining(d))
         return;
     systemd_notify_reloading(&d->manager);
+    if (crew_is_adopting(&d->crew)) {
+        d->reload_again = true;
+        return;
+    }
     if (handover_request(&d->handover))
         return;
-    if (configure_and_note(d, true) == 0) {
-        log_info(&d->log, "configuration read again");
-        d->trouble = "";
-        systemd_notify(&d->manager, "READY=1\nSTATUS=Serving");
-    } else {
-        log_warning(&d->log, "the configuration stays as it was");
-        d->trouble = "; the last reload failed";
-        systemd_notify(&d->manager, "READY=1\nSTATUS=Serving; the last reload failed");
-    }
+    int r = configure_again(d);
+    if (r == 0)
+        on_adopted(d);
+    if (r >= 0)
+        return;
+    log_warning(&d->log, "the configuration stays as it was");
+    d->trouble = "; the last reload failed";
+    systemd_notify(&d->manager, "READY=1\nSTATUS=Serving; the last reload failed");
+}
+
+/* Nobody goes by the old configuration any more, but for calls that have begun. */
+static void on_adopted(void *user)
+{
+    struct daemon *d = user;
+    bool again = d->reload_again;
+
+    d->reload_again = false;
+    if (is_draining(d))
+        return;
+    log_info(&d->log, "configuration read again");
+    d->trouble = "";
+    systemd_notify(&d->manager, "READY=1\nSTATUS=Serving");
+    if (again)
+        on_reload(-1, EV_SIGNAL, d);
 }
 
 static void on_given(void *user)
@@ -440,9 +288,8 @@ static void on_given(void *user)
     struct daemon *d = user;
 
     evtimer_del(&d->watchdog);
-    d->worker.draining = true;
-    d->worker.scrape = scrape_free(d->worker.scrape);
-    server_drain(d->worker.server, CONFIG_INFINITY, on_drained);
+    d->scrape = scrape_free(d->scrape);
+    crew_drain(&d->crew, CONFIG_INFINITY);
 }
 
 static void on_not_given(void *user, const char *why)
@@ -470,15 +317,17 @@ static void on_late_terminate(void *user)
 /* For `systemctl status`; as fresh as the watchdog's last word. */
 static void describe(const struct daemon *d, char *text, size_t size)
 {
-    const struct worker *w = &d->worker;
+    const struct worker *w = crew_worker(&d->crew, 0);
     size_t n_running = 0, n_waiting = 0;
 
     for (size_t i = 0; i < w->n_upstreams; i++) {
-        n_running += upstream_queue(w->upstreams[i])->n_running;
-        n_waiting += upstream_queue(w->upstreams[i])->n_waiting;
+        size_t running, waiting;
+        queue_look(upstream_queue(w->upstreams[i]), &running, &waiting);
+        n_running += running;
+        n_waiting += waiting;
     }
     snprintf(text, size, "Serving%s: %zu connections, %zu calls running, %zu waiting", d->trouble,
-             w->server->n_connections, n_running, n_waiting);
+             crew_n_connections(&d->crew), n_running, n_waiting);
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *user)
@@ -487,9 +336,10 @@ static void on_watchdog(evutil_socket_t fd, short what, void *user)
     char status[128];
 
     (void)fd, (void)what;
-    if (!d->worker.draining)
+    if (!is_draining(d))
         describe(d, status, sizeof status);
-    systemd_notify_alive(&d->manager, d->worker.draining ? NULL : status);
+    if (crew_is_alive(&d->crew))
+        systemd_notify_alive(&d->manager, is_draining(d) ? NULL : status);
     worker_arm(&d->watchdog, systemd_watchdog_us());
 }
 
@@ -502,14 +352,16 @@ static int watch(struct daemon *d)
         void (*handle)(evutil_socket_t fd, short what, void *user);
     } signals[] = {{SIGTERM, on_terminate}, {SIGINT, on_terminate}, {SIGHUP, on_reload}};
 
+    struct event_base *base = crew_worker(&d->crew, 0)->base;
+
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-        evsignal_assign(&d->signals[i], d->worker.base, signals[i].number, signals[i].handle, d);
+        evsignal_assign(&d->signals[i], base, signals[i].number, signals[i].handle, d);
         if (evsignal_add(&d->signals[i], NULL) < 0)
             return -ENOMEM;
     }
-    handover_set_handler(&d->handover, &handler, d);
-    unblock_signals();
-    evtimer_assign(&d->watchdog, d->worker.base, on_watchdog, d);
+    handover_set_handler(&d->handover, base, &handler, d);
+    process_unblock_signals();
+    evtimer_assign(&d->watchdog, base, on_watchdog, d);
     return systemd_watchdog_us() > 0 ? worker_arm(&d->watchdog, systemd_watchdog_us()) : 0;
 }
 
@@ -529,7 +381,7 @@ static int run(struct daemon *d)
     if (r == 0) {
         if (!handover_serve(&d->handover))
             systemd_notify(&d->manager, "READY=1\nSTATUS=Serving");
-        r = worker_run(&d->worker);
+        r = crew_run(&d->crew);
     }
     handover_remove_sockets(&d->handover);
     if (r < 0)
@@ -539,30 +391,43 @@ static int run(struct daemon *d)
     return r;
 }
 
-static int serve(struct daemon *d)
+static int serve(struct daemon *d, struct config *config)
 {
-    int r = worker_init(&d->worker, &d->log);
+    int r = crew_init(&d->crew, &d->log, (size_t)config->n_workers);
 
     if (r == 0)
-        r = systemd_manager_init(&d->manager, d->worker.base);
+        r = systemd_manager_init(&d->manager, crew_worker(&d->crew, 0)->base);
     if (r < 0)
         log_error(&d->log, "there is no event loop: %s", strerror(-r));
     /* Nobody inherits what libcurl made for itself by now. An old kernel can't do that. */
     (void)close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     if (r == 0)
-        r = configure_and_note(d, false);
+        r = configure(d, config);
     if (r == 0)
         r = open_server(d);
+    if (r == 0)
+        r = crew_start(&d->crew);
     if (r == 0)
         r = handover_await(&d->handover);
     if (r == 0)
         r = run(d);
     unwatch(d);
-    scrape_free(d->worker.scrape);
+    scrape_free(d->scrape);
     handover_done(&d->handover);
-    server_free(d->worker.server);
     systemd_manager_done(&d->manager);
-    worker_done(&d->worker);
+    crew_done(&d->crew);
+    return r;
+}
+
+static int load_and_serve(struct daemon *d)
+{
+    struct config *config;
+    int r = load(d, &config);
+
+    if (r == 0) {
+        r = serve(d, config);
+        config_unref(config);
+    }
     return r;
 }
 
@@ -585,15 +450,15 @@ int main(int argc, char **argv)
     static struct daemon d = {.trouble = ""};
     int r;
 
-    if (!open_standard_descriptors()) {
+    if (!process_open_standard_descriptors()) {
         fprintf(stderr, "completiond: /dev/null: %s\n", strerror(errno));
         return 1;
     }
     r = options_parse(argc, argv, &d.options);
     if (r >= 0)
         return r;
-    bool is_shut = harden();
-    settle_signals();
+    bool is_shut = process_harden();
+    process_settle_signals();
     environment_take(&d.environment);
     if (d.options.check_config) {
         r = check_config(&d.options, &d.environment);
@@ -607,13 +472,13 @@ int main(int argc, char **argv)
     if (!is_shut)
         log_warning(&d.log, "the kernel refuses PR_SET_DUMPABLE: other processes of this user may "
                             "read keys from memory");
-    if (handover_init(&d.handover, &d.worker, &d.log, &d.manager, argv, &d.environment) < 0)
+    if (handover_init(&d.handover, &d.log, &d.manager, argv, &d.environment) < 0)
         return 1;
     if (curl_memory_init() < 0) {
         log_error(&d.log, "libcurl can't be initialised");
         return 1;
     }
-    r = serve(&d);
+    r = load_and_serve(&d);
     curl_global_cleanup();
     environment_done(&d.environment);
     log_done(&d.log);

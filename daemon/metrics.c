@@ -104,9 +104,9 @@ void metrics_observe(struct metrics_histogram *h, int64_t us)
         us = 0;
     while (i < METRICS_BUCKETS && us > metrics_bounds_us[i])
         i++;
-    h->buckets[i]++;
-    h->n++;
-    h->sum_us += us;
+    metrics_add(&h->buckets[i], 1);
+    metrics_add(&h->n, 1);
+    metrics_add(&h->sum_us, (uint64_t)us);
 }
 
 double metrics_quantile_us(const struct metrics_histogram *h, double part)
@@ -127,23 +127,9 @@ double metrics_quantile_us(const struct metrics_histogram *h, double part)
 
 /* ---- The registry ---- */
 
-static int64_t time_us(clockid_t clock)
-{
-    struct timespec now;
-
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 struct metrics *metrics_new(void)
 {
-    struct metrics *m = calloc(1, sizeof *m);
-
-    if (m) {
-        m->start_us = time_us(CLOCK_MONOTONIC);
-        m->start_time_us = time_us(CLOCK_REALTIME);
-    }
-    return m;
+    return calloc(1, sizeof(struct metrics));
 }
 
 struct metrics *metrics_free(struct metrics *m)
@@ -168,7 +154,9 @@ struct metrics_upstream *metrics_upstream_get(struct metrics *m, const char *nam
         free(u);
         return &m->others;
     }
-    m->upstreams[m->n_upstreams++] = u;
+    /* Others may look at the list: the entry comes first. */
+    m->upstreams[m->n_upstreams] = u;
+    m->n_upstreams++;
     return u;
 }
 
@@ -177,21 +165,70 @@ void metrics_count_call(struct metrics *m, struct metrics_upstream *u, enum metr
 {
     size_t i = status >= 0 && status < METRICS_STATUSES ? (size_t)status : 2; /* UNKNOWN */
 
-    m->calls[method][i]++;
+    metrics_add(&m->totals.calls[method][i], 1);
     if (u)
-        u->calls[i]++;
+        metrics_add(&u->calls[i], 1);
     if (reason)
-        m->errors[reason_index(reason)]++;
+        metrics_add(&m->totals.errors[reason_index(reason)], 1);
 }
 
-void metrics_note_config(struct metrics *m, bool again, bool failed)
+/* ---- The sum of several ---- */
+
+static void add_words(void *sum, const void *part, size_t size)
+{
+    uint64_t *to = sum;
+    const uint64_t *from = part;
+
+    for (size_t i = 0; i < size / sizeof *to; i++)
+        to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
+static void add_upstream(struct metrics_upstream *sum, const struct metrics_upstream *part)
+{
+    const size_t first = offsetof(struct metrics_upstream, calls);
+
+    add_words((char *)sum + first, (const char *)part + first, sizeof *sum - first);
+}
+
+bool metrics_sum(struct metrics *sum, const struct metrics *part)
+{
+    size_t n = part->n_upstreams;
+
+    add_words(&sum->totals, &part->totals, sizeof sum->totals);
+    for (size_t i = 0; i < n; i++) {
+        struct metrics_upstream *u = metrics_upstream_get(sum, part->upstreams[i]->name);
+        if (u == &sum->others && sum->n_upstreams < METRICS_UPSTREAMS_MAX)
+            return false;
+        add_upstream(u, part->upstreams[i]);
+    }
+    add_upstream(&sum->others, &part->others);
+    return true;
+}
+
+/* ---- The daemon's life ---- */
+
+static int64_t time_us(clockid_t clock)
+{
+    struct timespec now;
+
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void metrics_life_begin(struct metrics_life *l)
+{
+    int64_t now = time_us(CLOCK_REALTIME);
+
+    *l = (struct metrics_life){
+        .start_us = time_us(CLOCK_MONOTONIC), .start_time_us = now, .config_time_us = now};
+}
+
+void metrics_life_note_reload(struct metrics_life *l, bool failed)
 {
     int64_t now = time_us(CLOCK_REALTIME);
 
     if (!failed)
-        m->config_time_us = now;
-    if (again) {
-        m->reload_time_us = now;
-        m->reload_failed = failed;
-    }
+        l->config_time_us = now;
+    l->reload_time_us = now;
+    l->reload_failed = failed;
 }

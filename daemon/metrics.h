@@ -3,7 +3,9 @@
  * arrays. Counting takes a few instructions, no memory, and no time that depends on what callers
  * send: every label is one of a list that is known here, or the name of a configured upstream.
  *
- * How it is written: exposition.h, status.h.
+ * Each worker counts in a registry of its own, so that no two wait for each other; metrics_add()
+ * and what is built on it lets other threads read at the same time. Whoever shows numbers adds all
+ * registries up, in one that nobody counts in: exposition.h, status.h.
  */
 #ifndef METRICS_H
 #define METRICS_H
@@ -17,9 +19,15 @@ enum { METRICS_UPSTREAMS_MAX = 128, METRICS_STATUSES = 17, METRICS_BUCKETS = 23 
 /* Of times. The last bucket is what lies above all bounds. */
 struct metrics_histogram {
     uint64_t buckets[METRICS_BUCKETS + 1];
-    uint64_t n;
-    int64_t sum_us;
+    uint64_t n, sum_us;
 };
+
+/* Counts n more, or less; n is the worker's. Not for more than one thread, but others may read
+ * meanwhile (metrics_sum()). As cheap as an addition. */
+static inline void metrics_add(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
 
 /* Upper bounds, in microseconds, inclusive. */
 extern const int64_t metrics_bounds_us[METRICS_BUCKETS];
@@ -68,29 +76,31 @@ extern const char *const metrics_outcome_names[METRICS_OUTCOMES];
  * NULL: it went well. http_status 0: no response came. */
 enum metrics_outcome metrics_outcome_of(const char *reason, int http_status);
 
-/* Of an upstream's name: it outlives the upstream's configuration. */
+/* Of an upstream's name: it outlives the upstream's configuration. Behind the name nothing but
+ * numbers of 64 bits. */
 struct metrics_upstream {
     char *name;
     uint64_t calls[METRICS_STATUSES];
     uint64_t attempts[METRICS_OUTCOMES], retries[METRICS_OUTCOMES]; /* by the outcome before */
     uint64_t prompt_tokens, completion_tokens;
     uint64_t connections_opened, connections_reused; /* for requests */
-    size_t n_running, n_queued;                      /* calls, now */
+    uint64_t n_running, n_queued;                    /* calls, now */
     struct metrics_histogram queue, connect, first_byte, duration;
 };
 
-struct metrics {
-    int64_t start_us, start_time_us; /* on the monotonic and on the real clock */
-    int64_t config_time_us;          /* when the configuration in force was read, real clock */
-    int64_t reload_time_us;          /* of the last try to read it again; 0: never */
-    bool reload_failed;
+/* Nothing but numbers of 64 bits. */
+struct metrics_totals {
     uint64_t calls[METRICS_METHODS][METRICS_STATUSES];
     uint64_t errors[METRICS_REASONS];
     uint64_t connections, connections_refused; /* of callers */
     uint64_t records_left_out;
     struct metrics_histogram own; /* what calls take in the daemon itself */
+};
+
+struct metrics {
+    struct metrics_totals totals;
     struct metrics_upstream *upstreams[METRICS_UPSTREAMS_MAX];
-    size_t n_upstreams;
+    _Atomic size_t n_upstreams;
     struct metrics_upstream others; /* those beyond */
 };
 
@@ -100,14 +110,29 @@ struct metrics *metrics_new(void);
 struct metrics *metrics_free(struct metrics *m);
 
 /* The entry of that name, made if there is none; never NULL: where there is no place or memory, the
- * one that all others share, whose name is NULL. */
+ * one that all others share, whose name is NULL. Not for two threads at once; that of the registry
+ * may count meanwhile. */
 struct metrics_upstream *metrics_upstream_get(struct metrics *m, const char *name);
 
 /* A call has ended. u may be NULL; reason is NULL with status 0. */
 void metrics_count_call(struct metrics *m, struct metrics_upstream *u, enum metrics_method method,
                         int status, const char *reason);
 
-/* The configuration was read, at start or (again) later. */
-void metrics_note_config(struct metrics *m, bool again, bool failed);
+/* Adds what another registry, which may go on counting, has. False: out of memory. */
+bool metrics_sum(struct metrics *sum, const struct metrics *part);
+
+/* What was last read of the configuration, and when; of the whole daemon. Microseconds since 1970,
+ * or on worker_now_us()'s clock. */
+struct metrics_life {
+    int64_t start_us, start_time_us; /* on the monotonic and on the real clock */
+    _Atomic int64_t config_time_us;  /* when the configuration in force was read */
+    _Atomic int64_t reload_time_us;  /* of the last try to read it again; 0: never */
+    _Atomic bool reload_failed;
+};
+
+/* The configuration has just been read. */
+void metrics_life_begin(struct metrics_life *l);
+/* It was read again. */
+void metrics_life_note_reload(struct metrics_life *l, bool failed);
 
 #endif

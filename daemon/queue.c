@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "account.h"
+#include "crew.h"
 
 /* A user's line at one upstream. There is one while somebody waits or runs in it. */
 struct queue_lane {
@@ -16,18 +17,19 @@ struct queue_lane {
     bool is_in_turn;
 };
 
-static void run_pump(struct task *task);
-
-void queue_init(struct queue *q, struct worker *worker, size_t max_running, size_t max_waiting)
+void queue_init(struct queue *q, struct accounts *accounts, size_t max_running, size_t max_waiting)
 {
-    *q = (struct queue){.worker = worker, .max_running = max_running, .max_waiting = max_waiting};
-    q->pump.run = run_pump;
+    *q = (struct queue){
+        .accounts = accounts, .max_running = max_running, .max_waiting = max_waiting};
     TAILQ_INIT(&q->turns);
 }
 
-void queue_done(struct queue *q)
+void queue_look(struct queue *q, size_t *ret_running, size_t *ret_waiting)
 {
-    worker_cancel(q->worker, &q->pump);
+    accounts_lock(q->accounts);
+    *ret_running = q->n_running;
+    *ret_waiting = q->n_waiting;
+    accounts_unlock(q->accounts);
 }
 
 /* ---- Lanes ---- */
@@ -50,22 +52,27 @@ static struct queue_lane *lane_get(struct queue *q, struct account *account)
     return lane;
 }
 
+static void lane_leave(struct queue_lane *lane)
+{
+    if (--lane->n_places > 0)
+        return;
+    LIST_REMOVE(lane, next);
+    account_unref(lane->account);
+    free(lane);
+}
+
 /* A lane is in turn exactly while somebody waits in it and its user may run more. */
 static void lane_update(struct queue_lane *lane)
 {
-    struct queue *q = lane->queue;
     bool should = !TAILQ_EMPTY(&lane->waiting) && lane->account->n_running < lane->max_running;
 
     if (should == lane->is_in_turn)
         return;
     lane->is_in_turn = should;
-    if (should) {
-        TAILQ_INSERT_TAIL(&q->turns, lane, turn);
-        if (q->n_running < q->max_running)
-            worker_defer(q->worker, &q->pump);
-    } else {
-        TAILQ_REMOVE(&q->turns, lane, turn);
-    }
+    if (should)
+        TAILQ_INSERT_TAIL(&lane->queue->turns, lane, turn);
+    else
+        TAILQ_REMOVE(&lane->queue->turns, lane, turn);
 }
 
 /* The number of the user's running calls has changed. */
@@ -77,39 +84,91 @@ static void account_update(struct account *account)
         lane_update(lane);
 }
 
-static void place_run(struct queue_place *place)
-{
-    struct queue_lane *lane = place->lane;
+/* ---- Turns ---- */
 
-    place->state = QUEUE_RUNNING;
-    lane->queue->n_running++;
-    lane->account->n_running++;
+/* Somebody has got a turn, or given one back. */
+static void count_running(struct queue_lane *lane, int n)
+{
+    lane->queue->n_running += (size_t)n;
+    lane->account->n_running += (size_t)n;
+    account_update(lane->account);
 }
 
-static void run_pump(struct task *task)
+static void count_waiting(struct queue_lane *lane, int n)
 {
-    struct queue *q = container_of(task, struct queue, pump);
+    lane->queue->n_waiting += (size_t)n;
+    lane->account->n_queued += (size_t)n;
+}
+
+/* Tells the place's worker; self is the one that this is. */
+static void grant(struct queue_place *place, struct worker *self)
+{
+    struct worker *w = place->worker;
+
+    place->is_granted = true;
+    TAILQ_INSERT_TAIL(&w->granted, place, next);
+    if (w == self)
+        worker_defer(w, &w->grants.task);
+    else
+        worker_post(w, &w->grants);
+}
+
+/* Gives the free turns to those who wait. */
+static void deal(struct queue *q, struct worker *self)
+{
     struct queue_lane *lane;
 
     while (q->n_running < q->max_running && (lane = TAILQ_FIRST(&q->turns))) {
         struct queue_place *place = TAILQ_FIRST(&lane->waiting);
 
         TAILQ_REMOVE(&lane->waiting, place, next);
-        q->n_waiting--;
-        lane->account->n_queued--;
-        place_run(place);
+        count_waiting(lane, -1);
         /* To the end of the turns, or out of them. */
         TAILQ_REMOVE(&q->turns, lane, turn);
         lane->is_in_turn = false;
-        account_update(lane->account);
+        count_running(lane, 1);
+        grant(place, self);
+    }
+}
+
+static struct queue_place *next_granted(struct worker *w)
+{
+    struct queue_place *place = TAILQ_FIRST(&w->granted);
+
+    if (place) {
+        TAILQ_REMOVE(&w->granted, place, next);
+        place->is_granted = false;
+    }
+    return place;
+}
+
+static void run_grants(struct task *task)
+{
+    struct worker *w = container_of(task, struct worker, grants.task);
+    struct queue_place *place;
+
+    for (;;) {
+        accounts_lock(&w->crew->accounts);
+        place = next_granted(w);
+        accounts_unlock(&w->crew->accounts);
+        if (!place)
+            return;
+        place->state = QUEUE_RUNNING;
         place->start(place);
     }
 }
 
+void queue_init_worker(struct worker *w)
+{
+    TAILQ_INIT(&w->granted);
+    w->grants.task.run = run_grants;
+}
+
 /* ---- Places ---- */
 
-enum queue_answer queue_join(struct queue *q, struct account *account, size_t max_running,
-                             size_t max_waiting, struct queue_place *place)
+/* With the lock. */
+static enum queue_answer join(struct queue *q, struct account *account, size_t max_running,
+                              size_t max_waiting, struct queue_place *place)
 {
     struct queue_lane *lane = lane_get(q, account);
 
@@ -117,52 +176,72 @@ enum queue_answer queue_join(struct queue *q, struct account *account, size_t ma
         return QUEUE_NO_MEMORY;
     lane->max_running = max_running;
     lane->n_places++;
-    place->lane = lane;
     /* Nobody is overtaken. */
     if (q->n_running < q->max_running && TAILQ_EMPTY(&q->turns) && TAILQ_EMPTY(&lane->waiting) &&
         account->n_running < max_running) {
-        place_run(place);
-        account_update(account);
+        place->lane = lane;
+        count_running(lane, 1);
         return QUEUE_STARTED;
     }
     if (q->n_waiting >= q->max_waiting || account->n_queued >= max_waiting) {
-        enum queue_answer answer = q->n_waiting >= q->max_waiting ? QUEUE_FULL : QUEUE_USER_FULL;
-        queue_leave(place);
-        return answer;
+        lane_leave(lane);
+        return q->n_waiting >= q->max_waiting ? QUEUE_FULL : QUEUE_USER_FULL;
     }
-    place->state = QUEUE_WAITING;
-    q->n_waiting++;
-    account->n_queued++;
+    place->lane = lane;
+    count_waiting(lane, 1);
     TAILQ_INSERT_TAIL(&lane->waiting, place, next);
     lane_update(lane);
+    /* A limit that was raised may let it in, or the one before it. */
+    deal(q, place->worker);
     return QUEUE_WAITS;
+}
+
+enum queue_answer queue_join(struct queue *q, struct account *account, size_t max_running,
+                             size_t max_waiting, struct queue_place *place)
+{
+    accounts_lock(q->accounts);
+    enum queue_answer answer = join(q, account, max_running, max_waiting, place);
+    accounts_unlock(q->accounts);
+    if (answer == QUEUE_STARTED)
+        place->state = QUEUE_RUNNING;
+    else if (answer == QUEUE_WAITS)
+        place->state = QUEUE_WAITING;
+    return answer;
+}
+
+/* With the lock. */
+static void leave(struct queue_place *place)
+{
+    struct queue_lane *lane = place->lane;
+    struct account *account = lane->account;
+    struct queue *q = lane->queue;
+
+    if (place->is_granted) {
+        TAILQ_REMOVE(&place->worker->granted, place, next);
+        place->is_granted = false;
+        count_running(lane, -1);
+    } else if (place->state == QUEUE_RUNNING) {
+        count_running(lane, -1);
+    } else {
+        TAILQ_REMOVE(&lane->waiting, place, next);
+        count_waiting(lane, -1);
+        lane_update(lane);
+    }
+    lane_leave(lane);
+    deal(q, place->worker);
+    /* The user may have been what others of its calls waited for. */
+    LIST_FOREACH (lane, &account->lanes, next)
+        deal(lane->queue, place->worker);
 }
 
 void queue_leave(struct queue_place *place)
 {
-    struct queue_lane *lane = place->lane;
-
-    if (!lane)
+    if (!place->lane)
         return;
-    struct queue *q = lane->queue;
-    struct account *account = lane->account;
-
-    if (place->state == QUEUE_WAITING) {
-        TAILQ_REMOVE(&lane->waiting, place, next);
-        q->n_waiting--;
-        account->n_queued--;
-    } else if (place->state == QUEUE_RUNNING) {
-        q->n_running--;
-        account->n_running--;
-        if (!TAILQ_EMPTY(&q->turns))
-            worker_defer(q->worker, &q->pump);
-    }
-    place->state = QUEUE_OUTSIDE;
+    struct accounts *accounts = place->lane->queue->accounts;
+    accounts_lock(accounts);
+    leave(place);
+    accounts_unlock(accounts);
     place->lane = NULL;
-    account_update(account);
-    if (--lane->n_places == 0) {
-        LIST_REMOVE(lane, next);
-        free(lane);
-        account_unref(account);
-    }
+    place->state = QUEUE_OUTSIDE;
 }

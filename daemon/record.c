@@ -5,6 +5,7 @@
 #include "call.h"
 #include "config.h"
 #include "connection.h"
+#include "crew.h"
 #include "log.h"
 #include "metrics.h"
 #include "service.h"
@@ -30,11 +31,11 @@ static void count(const struct call *call, int status, const char *reason, int64
     if (!u)
         return;
     metrics_observe(&u->duration, now_us - call->start_us);
-    metrics_observe(&m->own, own_us(call, now_us));
+    metrics_observe(&m->totals.own, own_us(call, now_us));
     if (call->progress.prompt_tokens > 0)
-        u->prompt_tokens += (uint64_t)call->progress.prompt_tokens;
+        metrics_add(&u->prompt_tokens, (uint64_t)call->progress.prompt_tokens);
     if (call->progress.completion_tokens > 0)
-        u->completion_tokens += (uint64_t)call->progress.completion_tokens;
+        metrics_add(&u->completion_tokens, (uint64_t)call->progress.completion_tokens);
 }
 
 /* ---- The log ---- */
@@ -49,33 +50,47 @@ static int level_of(const struct call *call)
                : LOG_INFO;
 }
 
-void record_tell_left_out(struct worker *w)
+static void tell_left_out(struct log *log, unsigned long n)
 {
-    struct record_limit *l = &w->records;
-
-    if (l->n_left_out > 0)
-        log_warning(w->log, "the records of %lu calls were left out: more than %d in a second",
-                    l->n_left_out, RECORD_LIMIT);
-    l->n_left_out = 0;
+    if (n > 0)
+        log_warning(log, "the records of %lu calls were left out: more than %d in a second", n,
+                    RECORD_LIMIT);
 }
 
-/* Whether one more has a place. */
-static bool admit(struct worker *w, int64_t now_us)
+void record_tell_left_out(struct crew *c)
 {
-    struct record_limit *l = &w->records;
+    tell_left_out(c->log, c->records.n_left_out);
+    c->records.n_left_out = 0;
+}
 
+/* Whether one more has a place. ret_left_out: how many had none, to be told now. */
+static bool take_place(struct record_limit *l, int64_t now_us, unsigned long *ret_left_out)
+{
     if (l->since_us == 0 || now_us - l->since_us >= 1000000) {
         l->since_us = now_us;
         l->n = 0;
-        record_tell_left_out(w);
+        *ret_left_out = l->n_left_out;
+        l->n_left_out = 0;
     }
     if (l->n < RECORD_LIMIT) {
         l->n++;
         return true;
     }
     l->n_left_out++;
-    w->metrics->records_left_out++;
     return false;
+}
+
+static bool admit(struct worker *w, int64_t now_us)
+{
+    unsigned long n_left_out = 0;
+
+    accounts_lock(&w->crew->accounts);
+    bool has_place = take_place(&w->crew->records, now_us, &n_left_out);
+    accounts_unlock(&w->crew->accounts);
+    tell_left_out(w->log, n_left_out);
+    if (!has_place)
+        metrics_add(&w->metrics->totals.records_left_out, 1);
+    return has_place;
 }
 
 struct fields {

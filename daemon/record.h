@@ -8,16 +8,18 @@
 #include <stdint.h>
 
 struct call;
-struct worker;
+struct crew;
 
 /* The journal's MESSAGE_ID of these records; the catalog in packaging/systemd explains them. */
 #define RECORD_MESSAGE_ID "34de165bf71945618b922d7ae82da93d"
 
 enum { RECORD_MODEL_SIZE = 128 };
 
-/* Records in one second; the others are counted, and the log says how many there were. */
+/* Records in one second, of all workers; the others are counted, and the log says how many there
+ * were. */
 enum { RECORD_LIMIT = 1000 };
 
+/* Guarded by the lock of the accounts. */
 struct record_limit {
     int64_t since_us; /* when this second began */
     unsigned n;
@@ -33,7 +35,7 @@ struct record_times {
 };
 
 /* Says how many records were left out, if any were: when a second is over, and at the end. */
-void record_tell_left_out(struct worker *w);
+void record_tell_left_out(struct crew *c);
 
 /* Once, with the status. reason NULL: it ended well. */
 void record_call(const struct call *call, int status, const char *reason);

@@ -1,5 +1,7 @@
 #include "retry.h"
 
+#include <stdatomic.h>
+
 enum {
     BACKOFF_MS = 500,
     BACKOFF_MAX_MS = 8000,
@@ -57,14 +59,19 @@ void retry_budget_init(struct retry_budget *b)
 
 void retry_budget_earn(struct retry_budget *b)
 {
-    if (b->tenths < BUDGET_TENTHS)
-        b->tenths++;
+    int tenths = b->tenths;
+
+    while (tenths < BUDGET_TENTHS && !atomic_compare_exchange_weak(&b->tenths, &tenths, tenths + 1))
+        ;
 }
 
 bool retry_budget_spend(struct retry_budget *b)
 {
-    if (b->tenths < 10)
-        return false;
-    b->tenths -= 10;
+    int tenths = b->tenths;
+
+    do {
+        if (tenths < 10)
+            return false;
+    } while (!atomic_compare_exchange_weak(&b->tenths, &tenths, tenths - 10));
     return true;
 }

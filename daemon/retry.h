@@ -43,10 +43,11 @@ int64_t retry_delay_us(const struct retry_facts *facts, const struct retry_limit
 
 /*
  * An upstream's budget: retries may be a tenth of the calls, and a hundred beyond that, so that an
- * upstream which is down is not asked three times as often as one which is up.
+ * upstream which is down is not asked three times as often as one which is up. Threads may share
+ * it.
  */
 struct retry_budget {
-    int tenths;
+    _Atomic int tenths;
 };
 
 void retry_budget_init(struct retry_budget *b);

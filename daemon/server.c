@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "call.h"
 #include "config.h"
 #include "connection.h"
+#include "crew.h"
 #include "grpc_server.h"
 #include "log.h"
 
@@ -26,6 +28,7 @@ enum {
     DRAIN_CANCEL_US = 500000,
     BACKLOG = 4096,
     DESCRIPTORS_KEPT = 64, /* for all that is no connection and no upstream, and the refused */
+    DESCRIPTORS_OF_WORKER = 16,
 };
 
 struct listener {
@@ -62,13 +65,14 @@ static void on_accept_again(evutil_socket_t fd, short what, void *user)
 
 void server_complain(struct server *s, const char *format, ...)
 {
-    int64_t now = worker_now_us();
+    struct crew *c = s->worker->crew;
+    int64_t now = worker_now_us(), last = c->last_complaint_us;
     char text[256];
     va_list args;
 
-    if (s->last_complaint_us && now - s->last_complaint_us < COMPLAINT_US)
+    if ((last && now - last < COMPLAINT_US) ||
+        !atomic_compare_exchange_strong(&c->last_complaint_us, &last, now))
         return;
-    s->last_complaint_us = now;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
@@ -80,6 +84,59 @@ static void rest_from_accepting(struct server *s, const char *why)
     server_complain(s, "no connection can be accepted at the moment: %s", why);
     stop_accepting(s);
     worker_arm(&s->accept_again, ACCEPT_AGAIN_US);
+}
+
+static void count_out(struct server *s)
+{
+    s->worker->crew->left_us = worker_now_us();
+    s->n_connections--;
+}
+
+/* Takes over the descriptor, which counts already. 0 or negative errno. */
+static int welcome(struct server *s, int fd)
+{
+    struct connection *c;
+    int r = connection_new(s, fd, &c);
+
+    if (r < 0) {
+        count_out(s);
+        return r == -EUSERS ? 0 : r;
+    }
+    LIST_INSERT_HEAD(&s->connections, c, next);
+    return 0;
+}
+
+/* A connection on its way to another worker. */
+struct arrival {
+    struct letter letter;
+    struct server *server;
+    int fd;
+};
+
+static void run_arrival(struct task *task)
+{
+    struct arrival *a = container_of(task, struct arrival, letter.task);
+    int r = welcome(a->server, a->fd);
+
+    if (r < 0)
+        server_complain(a->server, "a connection can't be served: %s", strerror(-r));
+    free(a);
+}
+
+static int send_on(struct server *s, int fd)
+{
+    struct arrival *a = calloc(1, sizeof *a);
+
+    if (!a) {
+        count_out(s);
+        close(fd);
+        return -ENOMEM;
+    }
+    a->letter.task.run = run_arrival;
+    a->server = s;
+    a->fd = fd;
+    worker_post(s->worker, &a->letter);
+    return 0;
 }
 
 static void on_acceptable(evutil_socket_t fd, short what, void *user)
@@ -97,16 +154,13 @@ static void on_acceptable(evutil_socket_t fd, short what, void *user)
                 rest_from_accepting(s, strerror(errno));
             return;
         }
-        struct connection *c;
-        int r = connection_new(s, client, &c);
-        if (r == -EUSERS)
-            continue;
+        struct server *chosen = crew_choose(s->worker->crew)->server;
+        chosen->n_connections++;
+        int r = chosen == s ? welcome(s, client) : send_on(chosen, client);
         if (r < 0) {
             rest_from_accepting(s, strerror(-r));
             return;
         }
-        LIST_INSERT_HEAD(&s->connections, c, next);
-        s->n_connections++;
     }
 }
 
@@ -172,8 +226,7 @@ void server_forget(struct server *s, struct connection *c)
     worker_cancel(s->worker, &c->flush);
     LIST_REMOVE(c, next);
     LIST_INSERT_HEAD(&s->forgotten, c, next);
-    s->n_connections--;
-    idle_begin(&s->idle);
+    count_out(s);
     worker_defer(s->worker, &s->reap);
 }
 
@@ -203,7 +256,7 @@ static void on_drain(evutil_socket_t fd, short what, void *user)
     case DRAIN_FINAL:
         s->drain_step = DRAIN_CANCEL;
         log_warning(s->worker->log, "drain_timeout is over; the calls on %zu connections are cut",
-                    s->n_connections);
+                    (size_t)s->n_connections);
         LIST_FOREACH (c, &s->connections, next)
             call_shut_down(c);
         next_us = DRAIN_CANCEL_US;
@@ -225,13 +278,10 @@ static void hurry(struct server *s, int64_t deadline_us)
         worker_arm(&s->drain, deadline_us - worker_now_us());
 }
 
-void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct worker *worker))
+void server_drain(struct server *s, int64_t deadline_us, void (*drained)(struct worker *worker))
 {
     struct connection *c;
-    int64_t deadline_us;
 
-    if (__builtin_add_overflow(worker_now_us(), timeout_us, &deadline_us))
-        deadline_us = INT64_MAX;
     if (s->drained) {
         hurry(s, deadline_us);
         return;
@@ -255,10 +305,25 @@ void server_drain(struct server *s, int64_t timeout_us, void (*drained)(struct w
 
 /* ---- Nobody there ---- */
 
-void server_exit_when_idle(struct server *s, void (*expired)(struct worker *worker))
+void server_exit_when_idle(struct server *s, void (*expired)(void *user), void *user)
 {
     s->idle.expired = expired;
+    s->idle.user = user;
     server_configure(s);
+}
+
+bool server_is_used(const struct server *s, int64_t *ret_since_us)
+{
+    const struct connection *c;
+
+    *ret_since_us = 0;
+    LIST_FOREACH (c, &s->connections, next) {
+        if (!connection_is_only_watching(c))
+            return true;
+        if (c->used_us > *ret_since_us)
+            *ret_since_us = c->used_us;
+    }
+    return false;
 }
 
 bool server_has_waiting(const struct server *s)
@@ -273,15 +338,15 @@ bool server_has_waiting(const struct server *s)
 
 /* ---- Life ---- */
 
-static size_t connections_allowed(void)
+size_t server_connections_max(size_t n_workers)
 {
+    size_t kept = DESCRIPTORS_KEPT + (n_workers - 1) * DESCRIPTORS_OF_WORKER;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
         return 65536;
     /* Each connection may need one upstream. */
-    return limit.rlim_cur > 2 * DESCRIPTORS_KEPT ? (limit.rlim_cur - DESCRIPTORS_KEPT) / 2
-                                                 : DESCRIPTORS_KEPT / 2;
+    return limit.rlim_cur > 2 * kept ? (limit.rlim_cur - kept) / 2 : DESCRIPTORS_KEPT / 2;
 }
 
 void server_configure(struct server *s)
@@ -308,7 +373,6 @@ int server_new(struct worker *worker, const int *fds, size_t n_fds, struct serve
     }
     s->worker = worker;
     idle_init(&s->idle, s);
-    admission_init(&s->admission, connections_allowed());
     server_configure(s);
     s->reap.run = run_reap;
     LIST_INIT(&s->connections);

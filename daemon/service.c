@@ -120,21 +120,20 @@ static void refuse_for_rate(struct call *call, const struct policy *policy, cons
 static bool take_rates(struct call *call, const translate_request_message *request,
                        const struct policy *policy)
 {
-    struct account *account = call->connection->account;
     struct translate_tokens tokens = translate_request_tokens(request);
-    int64_t now = worker_turn_us(call->worker);
-    int64_t wait_us = rate_take(&account->requests, policy->requests_per_minute, 1, now);
+    int64_t wait_us = 0;
 
-    if (wait_us != 0) {
+    switch (account_take(call->connection->account, policy->requests_per_minute,
+                         policy->tokens_per_minute, tokens.prompt + tokens.completion,
+                         worker_turn_us(call->worker), &wait_us)) {
+    case ACCOUNT_REQUESTS_USED_UP:
         refuse_for_rate(call, policy, "requests_per_minute", policy->requests_per_minute, wait_us);
         return false;
-    }
-    wait_us = rate_take(&account->tokens, policy->tokens_per_minute,
-                        tokens.prompt + tokens.completion, now);
-    if (wait_us != 0) {
-        rate_settle(&account->requests, 1);
+    case ACCOUNT_TOKENS_USED_UP:
         refuse_for_rate(call, policy, "tokens_per_minute", policy->tokens_per_minute, wait_us);
         return false;
+    case ACCOUNT_TAKEN:
+        break;
     }
     if (policy->tokens_per_minute != CONFIG_INFINITY) {
         call->prompt_tokens = tokens.prompt;
@@ -232,7 +231,7 @@ static void run_completions(struct call *call, const uint8_t *message, size_t le
     size_t unpacked_bytes = unpack_max_bytes(UNPACK_REQUEST, len);
     char text[256];
 
-    call->connection->account->memory.limit = policy.max_memory_bytes;
+    memory_set_limit(&call->connection->account->memory, policy.max_memory_bytes);
     if (len > policy.max_message_bytes) {
         snprintf(text, sizeof text,
                  "the request has %zu bytes, more than [policy %.64s] allows (max_message = %zu); "

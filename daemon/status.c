@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fnmatch.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "completion/v1/status.pb-c.h"
 #include "config.h"
 #include "connection.h"
+#include "crew.h"
 #include "log.h"
 #include "metrics.h"
 #include "server.h"
@@ -114,10 +116,10 @@ static size_t append_endpoints(struct buffer *out, const struct upstream *u)
     return n_bytes;
 }
 
-static void append_upstream(struct buffer *out, const struct upstream *u)
+static void append_upstream(struct buffer *out, const struct upstream *u,
+                            const struct metrics_upstream *m)
 {
     const struct config_upstream *settings = upstream_settings(u);
-    const struct metrics_upstream *m = upstream_metrics(u);
     uint64_t n_requests = m->connections_opened + m->connections_reused;
     Completion__V1__UpstreamStatus s = COMPLETION__V1__UPSTREAM_STATUS__INIT;
     Completion__V1__StatusCount counts[METRICS_STATUSES], *calls[METRICS_STATUSES];
@@ -150,29 +152,22 @@ static void append_upstream(struct buffer *out, const struct upstream *u)
 
 /* ---- Users ---- */
 
-/* What is left of a rate, as of now; false: it has no limit. */
-static bool left_of(const struct rate *r, int64_t *ret)
+static void append_user(const struct account_state *account, struct buffer *out)
 {
-    struct rate now = *r;
-
-    *ret = rate_left(&now, worker_now_us());
-    return *ret != INT64_MAX;
-}
-
-static void append_user(const struct account *account, void *user)
-{
-    struct buffer *out = user;
     Completion__V1__UserStatus s = COMPLETION__V1__USER_STATUS__INIT;
 
     SET(&s, uid, account->uid);
     SET(&s, running, (int64_t)account->n_running);
     SET(&s, queued, (int64_t)account->n_queued);
     SET(&s, connections, (int64_t)account->n_connections);
-    SET(&s, memory_used_bytes, (int64_t)account->memory.used);
-    if (account->memory.limit < SIZE_MAX)
-        SET(&s, memory_limit_bytes, (int64_t)account->memory.limit);
-    s.has_requests_left = left_of(&account->requests, &s.requests_left);
-    s.has_tokens_left = left_of(&account->tokens, &s.tokens_left);
+    SET(&s, memory_used_bytes, (int64_t)account->memory_used);
+    if (account->memory_limit < SIZE_MAX)
+        SET(&s, memory_limit_bytes, (int64_t)account->memory_limit);
+    /* Of what has no limit nothing can be left. */
+    if (account->requests_left != INT64_MAX)
+        SET(&s, requests_left, account->requests_left);
+    if (account->tokens_left != INT64_MAX)
+        SET(&s, tokens_left, account->tokens_left);
     append_message(out, FIELD_USERS, &s.base, 0);
 }
 
@@ -238,40 +233,71 @@ static void append_models(struct buffer *out, const struct worker *w, const stru
 
 static void append_daemon(struct buffer *out, const struct worker *w)
 {
-    const struct metrics *m = w->metrics;
+    const struct crew *c = w->crew;
+    const struct metrics_life *l = &c->life;
     Completion__V1__GetStatusResponse s = COMPLETION__V1__GET_STATUS_RESPONSE__INIT;
 
     SET(&s, version, text_of(COMPLETIOND_VERSION));
     SET(&s, pid, getpid());
-    SET(&s, uptime_us, worker_now_us() - m->start_us);
+    SET(&s, uptime_us, worker_now_us() - l->start_us);
     SET(&s, draining, w->draining);
-    SET(&s, config_time_us, m->config_time_us);
-    if (m->reload_time_us > 0) {
-        SET(&s, last_reload_time_us, m->reload_time_us);
+    SET(&s, config_time_us, l->config_time_us);
+    if (l->reload_time_us > 0) {
+        SET(&s, last_reload_time_us, l->reload_time_us);
         SET(&s, last_reload,
-            m->reload_failed ? COMPLETION__V1__RELOAD_RESULT__RELOAD_RESULT_FAILED
+            l->reload_failed ? COMPLETION__V1__RELOAD_RESULT__RELOAD_RESULT_FAILED
                              : COMPLETION__V1__RELOAD_RESULT__RELOAD_RESULT_OK);
     }
-    SET(&s, connections, (int64_t)w->server->n_connections);
-    SET(&s, memory_used_bytes, (int64_t)w->memory.used);
-    if (w->memory.limit < SIZE_MAX)
-        SET(&s, memory_limit_bytes, (int64_t)w->memory.limit);
+    SET(&s, connections, (int64_t)crew_n_connections(c));
+    SET(&s, memory_used_bytes, (int64_t)memory_used(&c->memory));
+    if (memory_limit(&c->memory) < SIZE_MAX)
+        SET(&s, memory_limit_bytes, (int64_t)memory_limit(&c->memory));
     append_message(out, 0, &s.base, 0);
 }
 
-static void reply(struct call *call)
+/* What there is to say: of all workers, and of the users that the caller may know of. */
+struct facts {
+    struct metrics *metrics;
+    struct account_state *users;
+    size_t n_users;
+};
+
+static void facts_done(struct facts *f)
+{
+    metrics_free(f->metrics);
+    free(f->users);
+}
+
+static int facts_gather(struct call *call, struct facts *f)
+{
+    struct crew *crew = call->worker->crew;
+    struct connection *c = call->connection;
+    int64_t now_us = worker_now_us();
+
+    *f = (struct facts){.metrics = crew_metrics(crew)};
+    if (!f->metrics)
+        return -ENOMEM;
+    if (may_see_all(&c->caller))
+        return accounts_look(&crew->accounts, now_us, &f->users, &f->n_users);
+    f->users = malloc(sizeof *f->users);
+    if (!f->users)
+        return -ENOMEM;
+    *f->users = account_look(c->account, now_us);
+    f->n_users = 1;
+    return 0;
+}
+
+static void reply(struct call *call, const struct facts *f)
 {
     const struct worker *w = call->worker;
-    const struct connection *c = call->connection;
     struct buffer *out = call_reply_begin(call);
 
     append_daemon(out, w);
     for (size_t i = 0; i < w->n_upstreams; i++)
-        append_upstream(out, w->upstreams[i]);
-    if (may_see_all(&c->caller))
-        accounts_walk(&w->accounts, append_user, out);
-    else
-        append_user(c->account, out);
+        append_upstream(out, w->upstreams[i],
+                        metrics_upstream_get(f->metrics, upstream_settings(w->upstreams[i])->name));
+    for (size_t i = 0; i < f->n_users; i++)
+        append_user(&f->users[i], out);
     append_models(out, w, &c->caller);
     call_reply_end(call);
     call_finish(call);
@@ -281,14 +307,19 @@ void status_run(struct call *call, const uint8_t *message, size_t len)
 {
     ProtobufCMessage *unpacked;
     struct unpack_error error;
+    struct facts facts = {.n_users = 0};
     int r = unpack_message(UNPACK_REQUEST, &completion__v1__get_status_request__descriptor, message,
                            len, &unpacked, &error);
 
     if (r == 0) {
         unpack_free(unpacked);
-        reply(call);
-        return;
+        r = facts_gather(call, &facts);
     }
+    if (r == 0)
+        reply(call, &facts);
+    facts_done(&facts);
+    if (r == 0)
+        return;
     if (r == -ENOMEM) {
         call_fail_for_memory(call, r, COMPLETION__V1__PHASE__PHASE_LOCAL);
         return;

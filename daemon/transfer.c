@@ -268,11 +268,11 @@ static void count_connection(struct transfer *t)
 
     curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
     if (n_connects <= t->n_connects) {
-        m->connections_reused++;
+        metrics_add(&m->connections_reused, 1);
         return;
     }
     t->n_connects = n_connects;
-    m->connections_opened++;
+    metrics_add(&m->connections_opened, 1);
     curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &begun_us);
     if (curl_easy_getinfo(t->easy, CURLINFO_APPCONNECT_TIME_T, &connected_us) != CURLE_OK ||
         connected_us == 0)

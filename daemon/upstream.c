@@ -6,12 +6,14 @@
 
 #include <errno.h>
 #include <fnmatch.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "config.h"
+#include "crew.h"
 #include "log.h"
 #include "upstream_internal.h"
 #include "worker.h"
@@ -108,8 +110,35 @@ static int balance_init(struct upstream *u)
     return 0;
 }
 
+int upstream_shared_new(struct crew *crew, const struct config_upstream *settings,
+                        struct upstream_shared **ret)
+{
+    struct upstream_shared *s = calloc(1, sizeof *s);
+
+    if (!s)
+        return -ENOMEM;
+    s->n_refs = 1;
+    queue_init(&s->queue, &crew->accounts, (size_t)settings->max_concurrent,
+               (size_t)settings->max_queued);
+    retry_budget_init(&s->retry_budget);
+    if (settings->http_version == CONFIG_HTTP_2 && !upstream_has_http_2())
+        log_warning(crew->log,
+                    "[upstream %s] http_version = 2 needs libcurl 8.4 or newer; using HTTP/1.1",
+                    settings->name);
+    *ret = s;
+    return 0;
+}
+
+struct upstream_shared *upstream_shared_unref(struct upstream_shared *s)
+{
+    if (s && --s->n_refs == 0)
+        free(s);
+    return NULL;
+}
+
 int upstream_new(struct worker *worker, struct config *config,
-                 const struct config_upstream *settings, struct upstream **ret)
+                 const struct config_upstream *settings, struct upstream_shared *shared,
+                 struct upstream **ret)
 {
     struct upstream *u = calloc(1, sizeof *u + settings->n_endpoints * sizeof *u->endpoints);
     const char *key = settings->key ? settings->key->text : NULL;
@@ -121,8 +150,8 @@ int upstream_new(struct worker *worker, struct config *config,
     u->settings = settings;
     u->config = config_ref(config);
     u->metrics = metrics_upstream_get(worker->metrics, settings->name);
-    queue_init(&u->queue, worker, settings->max_concurrent, settings->max_queued);
-    retry_budget_init(&u->retry_budget);
+    u->shared = shared;
+    shared->n_refs++;
     if (balance_init(u) < 0 || upstream_headers_new(settings, key, false, &u->headers_unary) < 0 ||
         upstream_headers_new(settings, key, true, &u->headers_stream) < 0) {
         upstream_unref(u);
@@ -131,10 +160,6 @@ int upstream_new(struct worker *worker, struct config *config,
     for (size_t i = 0; settings->headers && settings->headers[i]; i++)
         if (!strncasecmp(settings->headers[i], "X-Client-Request-Id:", 20))
             u->has_request_id = true;
-    if (settings->http_version == CONFIG_HTTP_2 && !upstream_has_http_2())
-        log_warning(worker->log,
-                    "[upstream %s] http_version = 2 needs libcurl 8.4 or newer; using HTTP/1.1",
-                    settings->name);
     *ret = u;
     return 0;
 }
@@ -152,7 +177,7 @@ struct upstream *upstream_unref(struct upstream *u)
     for (size_t i = 0; i < u->settings->n_endpoints; i++)
         endpoint_done(&u->endpoints[i]);
     free(u->loads);
-    queue_done(&u->queue);
+    upstream_shared_unref(u->shared);
     upstream_headers_free(u->headers_unary);
     upstream_headers_free(u->headers_stream);
     config_unref(u->config);
@@ -167,12 +192,12 @@ const struct config_upstream *upstream_settings(const struct upstream *u)
 
 struct queue *upstream_queue(struct upstream *u)
 {
-    return &u->queue;
+    return &u->shared->queue;
 }
 
 struct retry_budget *upstream_retry_budget(struct upstream *u)
 {
-    return &u->retry_budget;
+    return &u->shared->retry_budget;
 }
 
 /* ---- Which endpoint ---- */
@@ -251,11 +276,11 @@ bool upstream_is_down(const struct upstream *u)
 
 void upstream_complain(struct upstream *u, int http_status)
 {
-    int64_t now = worker_now_us();
+    int64_t now = worker_now_us(), last = u->shared->last_complaint_us;
 
-    if (u->last_complaint_us && now - u->last_complaint_us < COMPLAIN_AGAIN_US)
+    if ((last && now - last < COMPLAIN_AGAIN_US) ||
+        !atomic_compare_exchange_strong(&u->shared->last_complaint_us, &last, now))
         return;
-    u->last_complaint_us = now;
     log_error(u->worker->log,
               "upstream %s answered %d: its key is missing, wrong or not allowed to do this; check "
               "credential or credential_file, then reload",

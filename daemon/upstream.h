@@ -22,22 +22,32 @@
 struct config;
 struct config_upstream;
 struct endpoint;
+struct crew;
 struct metrics_upstream;
 struct secret;
 struct transfer;
 struct upstream;
+struct upstream_shared;
 struct worker;
 
-/* Keeps a reference to the configuration. 0 or -ENOMEM. */
+/* What the workers' upstreams of one section have in common. 0 or -ENOMEM. Takes and gives
+ * references from any thread. */
+int upstream_shared_new(struct crew *crew, const struct config_upstream *settings,
+                        struct upstream_shared **ret);
+/* Takes NULL; returns NULL. */
+struct upstream_shared *upstream_shared_unref(struct upstream_shared *s);
+
+/* A worker's. Keeps references to the configuration and what is shared. 0 or -ENOMEM. */
 int upstream_new(struct worker *worker, struct config *config,
-                 const struct config_upstream *settings, struct upstream **ret);
+                 const struct config_upstream *settings, struct upstream_shared *shared,
+                 struct upstream **ret);
 struct upstream *upstream_ref(struct upstream *u);
 /* Takes NULL; returns NULL. */
 struct upstream *upstream_unref(struct upstream *u);
 
 const struct config_upstream *upstream_settings(const struct upstream *u);
 
-/* Whose turn it is to ask it, and how many retries it has left. */
+/* Whose turn it is to ask it, and how many retries it has left, over all workers. */
 struct queue *upstream_queue(struct upstream *u);
 struct retry_budget *upstream_retry_budget(struct upstream *u);
 

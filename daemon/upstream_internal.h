@@ -11,6 +11,14 @@
 
 enum { IDLE_HANDLES = 64 };
 
+/* Atomics, and the queue has its lock: the workers' upstreams of one section share it. */
+struct upstream_shared {
+    _Atomic unsigned n_refs;
+    struct queue queue;
+    struct retry_budget retry_budget;
+    _Atomic int64_t last_complaint_us;
+};
+
 /* One of the servers. */
 struct endpoint {
     struct upstream *upstream; /* that it is a part of */
@@ -31,11 +39,9 @@ struct upstream {
     struct curl_slist *headers_unary, *headers_stream;
     bool has_request_id;              /* among the configured headers */
     struct metrics_upstream *metrics; /* the worker's */
-    struct queue queue;
-    struct retry_budget retry_budget;
-    struct load **loads; /* the endpoints', for the balance */
+    struct upstream_shared *shared;   /* a reference */
+    struct load **loads;              /* the endpoints', for the balance */
     struct balance balance;
-    int64_t last_complaint_us;
     struct endpoint endpoints[]; /* as many as settings has */
 };
 

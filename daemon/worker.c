@@ -1,29 +1,18 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "config.h"
+#include "crew.h"
 #include "metrics.h"
 #include "multi.h"
+#include "queue.h"
 #include "server.h"
 #include "upstream.h"
-
-int worker_init(struct worker *w, struct log *log)
-{
-    *w = (struct worker){.log = log};
-    STAILQ_INIT(&w->tasks);
-    LIST_INIT(&w->finishing);
-    loads_init(&w->loads);
-    w->memory = MEMORY_INIT(SIZE_MAX, NULL);
-    accounts_init(&w->accounts, &w->memory);
-    w->metrics = metrics_new();
-    w->base = event_base_new();
-    if (!w->base || !w->metrics)
-        return -ENOMEM;
-    return multi_pool_new(w);
-}
 
 static void run_tasks(struct worker *w)
 {
@@ -36,6 +25,92 @@ static void run_tasks(struct worker *w)
     }
 }
 
+/* ---- Letters ---- */
+
+static void take_letters(struct worker *w)
+{
+    struct letter *letter;
+
+    pthread_mutex_lock(&w->mailbox.lock);
+    while ((letter = STAILQ_FIRST(&w->mailbox.letters))) {
+        STAILQ_REMOVE_HEAD(&w->mailbox.letters, next);
+        letter->is_posted = false;
+        worker_defer(w, &letter->task);
+    }
+    pthread_mutex_unlock(&w->mailbox.lock);
+}
+
+static void on_mail(evutil_socket_t fd, short what, void *user)
+{
+    char rings[64];
+
+    (void)what;
+    /* First: whatever comes behind it rings again. */
+    (void)!read(fd, rings, sizeof rings);
+    take_letters(user);
+}
+
+void worker_post(struct worker *w, struct letter *letter)
+{
+    struct mailbox *m = &w->mailbox;
+
+    pthread_mutex_lock(&m->lock);
+    bool is_first = STAILQ_EMPTY(&m->letters);
+    if (!letter->is_posted)
+        STAILQ_INSERT_TAIL(&m->letters, letter, next);
+    letter->is_posted = true;
+    pthread_mutex_unlock(&m->lock);
+    if (is_first)
+        (void)!write(m->pipe[1], "", 1);
+}
+
+bool worker_has_letter(struct worker *w, const struct letter *letter)
+{
+    pthread_mutex_lock(&w->mailbox.lock);
+    bool has = letter->is_posted;
+    pthread_mutex_unlock(&w->mailbox.lock);
+    return has;
+}
+
+static int mailbox_open(struct worker *w)
+{
+    struct mailbox *m = &w->mailbox;
+
+    /* Not an eventfd: sandboxes know pipes. */
+    if (pipe2(m->pipe, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -errno;
+    event_assign(&m->event, w->base, m->pipe[0], EV_READ | EV_PERSIST, on_mail, w);
+    return event_add(&m->event, NULL) < 0 ? -ENOMEM : 0;
+}
+
+static void mailbox_close(struct worker *w)
+{
+    if (w->mailbox.pipe[0] < 0)
+        return;
+    event_del(&w->mailbox.event);
+    close(w->mailbox.pipe[0]);
+    close(w->mailbox.pipe[1]);
+}
+
+/* ---- Life ---- */
+
+int worker_init(struct worker *w, struct crew *crew, size_t number)
+{
+    *w = (struct worker){.crew = crew, .number = number, .log = crew->log};
+    STAILQ_INIT(&w->tasks);
+    LIST_INIT(&w->finishing);
+    queue_init_worker(w);
+    w->mailbox.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    STAILQ_INIT(&w->mailbox.letters);
+    w->mailbox.pipe[0] = w->mailbox.pipe[1] = -1;
+    w->metrics = metrics_new();
+    w->base = event_base_new();
+    if (!w->base || !w->metrics)
+        return -ENOMEM;
+    int r = multi_pool_new(w);
+    return r == 0 && crew->n_workers > 1 ? mailbox_open(w) : r;
+}
+
 static void release_upstreams(struct upstream **upstreams, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -43,48 +118,81 @@ static void release_upstreams(struct upstream **upstreams, size_t n)
     free(upstreams);
 }
 
+void worker_finish(struct worker *w)
+{
+    take_letters(w);
+    run_tasks(w);
+}
+
 void worker_done(struct worker *w)
 {
     upstream_cancel_finishing(w);
-    run_tasks(w);
+    worker_finish(w);
     release_upstreams(w->upstreams, w->n_upstreams);
-    loads_done(&w->loads);
     multi_pool_free(w);
     config_unref(w->config);
-    accounts_done(&w->accounts);
-    record_tell_left_out(w);
     metrics_free(w->metrics);
+    mailbox_close(w);
     if (w->base)
         event_base_free(w->base);
     *w = (struct worker){0};
 }
 
-int worker_configure(struct worker *w, struct config *config)
-{
-    size_t n = config->n_upstreams, i;
-    struct upstream **upstreams = calloc(n, sizeof *upstreams);
+/* ---- Configurations ---- */
 
-    if (!upstreams)
+struct provision {
+    struct config *config;
+    size_t n_upstreams;
+    struct upstream **upstreams;
+};
+
+struct provision *provision_free(struct provision *p)
+{
+    if (!p)
+        return NULL;
+    release_upstreams(p->upstreams, p->n_upstreams);
+    config_unref(p->config);
+    free(p);
+    return NULL;
+}
+
+int worker_provide(struct worker *w, struct config *config, struct upstream_shared *const *shared,
+                   struct provision **ret)
+{
+    struct provision *p = calloc(1, sizeof *p);
+
+    if (!p)
         return -ENOMEM;
-    for (i = 0; i < n; i++) {
-        int r = upstream_new(w, config, config->upstreams[i], &upstreams[i]);
-        if (r < 0) {
-            release_upstreams(upstreams, i);
-            return r;
-        }
+    p->config = config_ref(config);
+    p->upstreams = calloc(config->n_upstreams, sizeof *p->upstreams);
+    int r = p->upstreams ? 0 : -ENOMEM;
+    while (r == 0 && p->n_upstreams < config->n_upstreams) {
+        size_t i = p->n_upstreams;
+        r = upstream_new(w, config, config->upstreams[i], shared[i], &p->upstreams[i]);
+        p->n_upstreams += r == 0;
     }
-    release_upstreams(w->upstreams, w->n_upstreams);
-    w->upstreams = upstreams;
-    w->n_upstreams = n;
-    config_ref(config);
-    config_unref(w->config);
-    w->config = config;
-    w->memory.limit =
-        (uint64_t)config->memory_max_bytes < SIZE_MAX ? (size_t)config->memory_max_bytes : SIZE_MAX;
-    if (w->server)
-        server_configure(w->server);
+    if (r < 0) {
+        provision_free(p);
+        return r;
+    }
+    *ret = p;
     return 0;
 }
+
+void worker_adopt(struct worker *w, struct provision *p)
+{
+    struct provision before = {w->config, w->n_upstreams, w->upstreams};
+
+    w->config = p->config;
+    w->n_upstreams = p->n_upstreams;
+    w->upstreams = p->upstreams;
+    *p = before;
+    provision_free(p);
+    if (w->server)
+        server_configure(w->server);
+}
+
+/* ---- The loop ---- */
 
 void worker_defer(struct worker *w, struct task *task)
 {

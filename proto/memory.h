@@ -4,7 +4,8 @@
  * it.
  *
  * It counts and allocates nothing: whoever allocates charges first, and releases after freeing. An
- * account outlives all that is charged to it. Not for more than one thread.
+ * account outlives all that is charged to it. One that is shared may be charged, read and limited
+ * by several threads at once, all others by one.
  */
 #ifndef MEMORY_H
 #define MEMORY_H
@@ -14,8 +15,9 @@
 #include <stdint.h>
 
 struct memory {
-    size_t used, limit;    /* bytes; SIZE_MAX is no limit. May be lowered below what is used */
-    struct memory *parent; /* NULL: none */
+    size_t used, limit;    /* bytes; SIZE_MAX is no limit */
+    struct memory *parent; /* NULL: none; shared if this one is */
+    bool is_shared;
 };
 
 #define MEMORY_INIT(bytes, above) ((struct memory){.limit = (bytes), .parent = (above)})
@@ -30,5 +32,11 @@ bool memory_charge_essential(struct memory *m, size_t n);
 
 /* n bytes that were charged are free again. Takes NULL. */
 void memory_release(struct memory *m, size_t n);
+
+/* May be lowered below what is used. */
+void memory_set_limit(struct memory *m, size_t limit);
+
+size_t memory_used(const struct memory *m);
+size_t memory_limit(const struct memory *m);
 
 #endif

@@ -308,7 +308,7 @@ static void test_no_descriptor_left(void **state)
     struct library *l = *state;
     struct rlimit limit, tight;
 
-    library_start(l, answer, NULL, NULL);
+    library_start(l, answer, NULL, DAEMON_ONE_WORKER);
     /* The upstream's connection, which stays, is this program's too. */
     assert_string_equal(library_create(l), "ok");
     completion_client_free(l->client);

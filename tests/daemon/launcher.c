@@ -109,6 +109,8 @@ static const struct {
     int number;
 } refusable[] = {
     {"prctl", SYS_prctl},
+    {"clone", SYS_clone},
+    {"clone3", 435},
     {"mlock", SYS_mlock},
     {"mlock2", SYS_mlock2},
     {"madvise", SYS_madvise},

@@ -348,7 +348,7 @@ static void test_many_callers_are_served_and_descriptors_return(void **state)
     rpc_request request = rpc_request_new("m", "p");
     struct rpc_result result;
 
-    scene_start(s, serve_once, NULL, NULL);
+    scene_start(s, serve_once, NULL, DAEMON_ONE_WORKER);
     call_and_expect(s, RPC_CREATE, "whole");
     int before = daemon_n_descriptors(&s->daemon);
     for (int i = 0; i < N; i++) {

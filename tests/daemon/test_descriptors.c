@@ -90,7 +90,7 @@ static void start_with_limit(struct scene *s, rlim_t n)
     struct rlimit own, small = {n, n};
 
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &own), 0);
-    scene_prepare(s, serve, NULL, NULL);
+    scene_prepare(s, serve, NULL, DAEMON_ONE_WORKER);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
     daemon_spawn(&s->daemon, NULL);
     /* Only root can take it back; for what follows it is enough. */
@@ -130,7 +130,8 @@ static void test_descriptors_that_are_sent_are_not_kept(void **state)
     /* The call is served, and then nobody has the pipe's other end. */
     raw_await(&r, "grpc-status: 0");
     assert_int_equal(read(ends[0], &c, 1), 0);
-    assert_in_range(daemon_n_descriptors(&s->daemon), 1, (unsigned)before + 1);
+    /* Its worker may keep a connection to the upstream that another did not have. */
+    assert_in_range(daemon_n_descriptors(&s->daemon), 1, (unsigned)before + daemon_n_workers());
     close(ends[0]);
     raw_close(&r);
     scene_stop(s);

@@ -333,7 +333,7 @@ static void test_new_program_that_is_no_good_leaves_the_old_one_serving(void **s
     };
     struct scene *s = *state;
 
-    start(s, NULL, (struct daemon_options){0});
+    start(s, DAEMON_ONE_WORKER, (struct daemon_options){0});
     connect_warmly(s);
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         upgrade_install_text(&s->daemon, programs[i].text, programs[i].mode);
@@ -352,7 +352,7 @@ static void test_configuration_that_the_new_one_refuses_leaves_the_old_one_servi
 {
     struct scene *s = *state;
 
-    start(s, NULL, (struct daemon_options){0});
+    start(s, DAEMON_ONE_WORKER, (struct daemon_options){0});
     char *good = directory_read(s->daemon.config);
     connect_warmly(s);
     daemon_configure(&s->daemon, "[nonsense]\n");

@@ -13,91 +13,7 @@
 
 #include "grpc_health.h"
 #include "grpc_reflection.h"
-#include "scene.h"
-
-#define GET "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-/* ---- Asking ---- */
-
-static int metrics_connect(const struct scene *s)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct timeval patience = {.tv_sec = HARNESS_TIMEOUT_MS / 1000};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    snprintf(address.sun_path, sizeof address.sun_path, "%s",
-             directory_path(&s->daemon.directory, "metrics.sock"));
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        fail_msg("can't connect to the metrics: %s", strerror(errno));
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    return fd;
-}
-
-/* Up to the end, to be freed. */
-static char *metrics_receive(int fd)
-{
-    size_t n = 0, size = 1 << 20;
-    char *text = malloc(size);
-    ssize_t got;
-
-    assert_non_null(text);
-    while ((got = recv(fd, text + n, size - 1 - n, 0)) > 0)
-        n += (size_t)got;
-    if (got < 0)
-        fail_msg("the metrics do not come to their end: %s", strerror(errno));
-    text[n] = '\0';
-    return text;
-}
-
-/* The whole answer to one request. */
-static char *metrics_ask(const struct scene *s, const char *request)
-{
-    int fd = metrics_connect(s);
-
-    assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
-    char *answer = metrics_receive(fd);
-    close(fd);
-    return answer;
-}
-
-static char *metrics_get(const struct scene *s)
-{
-    char *answer = metrics_ask(s, GET);
-
-    assert_int_equal(strncmp(answer, "HTTP/1.1 200 OK\r\n", 17), 0);
-    assert_null(strstr(answer, SCENE_SECRET));
-    assert_null(strstr(answer, "sk-"));
-    return answer;
-}
-
-/* The value of a series, "completiond_x{a="b"}"; -1 if it is not there. */
-static double value_of(const char *page, const char *series)
-{
-    size_t len = strlen(series);
-
-    for (const char *line = page; (line = strstr(line, series)); line += len)
-        if (line[-1] == '\n' && line[len] == ' ')
-            return strtod(line + len, NULL);
-    return -1;
-}
-
-static void expect(const char *page, const char *series, double expected)
-{
-    double value = value_of(page, series);
-
-    if (value != expected)
-        fail_msg("%s is %g and not %g in:\n%s", series, value, expected, page);
-}
-
-static void start(struct scene *s, fake_handler handler, const char *settings)
-{
-    scene_prepare(s, handler, NULL, settings);
-    const char *path = directory_path(&s->daemon.directory, "metrics.sock");
-    daemon_start(&s->daemon, &(struct daemon_options){
-                                 .arguments = (const char *const[]){"--metrics-listen", path, NULL},
-                             });
-    rpc_connect(&s->rpc, s->daemon.socket);
-}
+#include "metrics.h"
 
 /* A call, and how it has to end. reason NULL: well. */
 static void call(struct scene *s, const char *path, const char *model, const char *reason)
@@ -146,7 +62,7 @@ static void test_numbers_are_what_the_upstream_saw(void **state)
 {
     struct scene *s = *state;
 
-    start(s, serve_as_told, "max_retries = 0");
+    metrics_start(s, serve_as_told, NULL, "max_retries = 0");
     for (int i = 0; i < 5; i++)
         call(s, RPC_CREATE, "m", NULL);
     for (int i = 0; i < 3; i++)
@@ -160,38 +76,40 @@ static void test_numbers_are_what_the_upstream_saw(void **state)
     char *page = metrics_get(s);
     assert_non_null(strstr(page, "Content-Type: application/openmetrics-text; version=1.0.0"));
     assert_string_equal(page + strlen(page) - 6, "# EOF\n");
-    expect(page, "completiond_calls_total{method=\"Create\",status=\"OK\"}", 5);
-    expect(page, "completiond_calls_total{method=\"CreateStream\",status=\"OK\"}", 3);
-    expect(page, "completiond_calls_total{method=\"Check\",status=\"OK\"}", 1);
-    expect(page, "completiond_calls_total{method=\"Create\",status=\"RESOURCE_EXHAUSTED\"}", 1);
-    expect(page, "completiond_calls_total{method=\"Create\",status=\"INTERNAL\"}", 2);
-    expect(page, "completiond_refusals_total{reason=\"UPSTREAM_ERROR\"}", 2);
-    expect(page, "completiond_refusals_total{reason=\"UPSTREAM_RATE_LIMIT\"}", 1);
-    expect(page, "completiond_refusals_total{reason=\"INVALID_REQUEST\"}", 1);
-    expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"ok\"}", 8);
-    expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"http_429\"}", 1);
-    expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"http_5xx\"}", 2);
+    metrics_expect(page, "completiond_calls_total{method=\"Create\",status=\"OK\"}", 5);
+    metrics_expect(page, "completiond_calls_total{method=\"CreateStream\",status=\"OK\"}", 3);
+    metrics_expect(page, "completiond_calls_total{method=\"Check\",status=\"OK\"}", 1);
+    metrics_expect(page, "completiond_calls_total{method=\"Create\",status=\"RESOURCE_EXHAUSTED\"}",
+                   1);
+    metrics_expect(page, "completiond_calls_total{method=\"Create\",status=\"INTERNAL\"}", 2);
+    metrics_expect(page, "completiond_refusals_total{reason=\"UPSTREAM_ERROR\"}", 2);
+    metrics_expect(page, "completiond_refusals_total{reason=\"UPSTREAM_RATE_LIMIT\"}", 1);
+    metrics_expect(page, "completiond_refusals_total{reason=\"INVALID_REQUEST\"}", 1);
+    metrics_expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"ok\"}", 8);
+    metrics_expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"http_429\"}", 1);
+    metrics_expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"http_5xx\"}", 2);
     assert_int_equal(fake_count(s->fake, FAKE_REQUESTED), 11);
-    expect(page, "completiond_tokens_total{upstream=\"fake\",kind=\"prompt\"}", 10);
-    expect(page, "completiond_tokens_total{upstream=\"fake\",kind=\"completion\"}", 15);
+    metrics_expect(page, "completiond_tokens_total{upstream=\"fake\",kind=\"prompt\"}", 10);
+    metrics_expect(page, "completiond_tokens_total{upstream=\"fake\",kind=\"completion\"}", 15);
     double opened =
-        value_of(page, "completiond_upstream_connections_opened_total{upstream=\"fake\"}");
+        metrics_value(page, "completiond_upstream_connections_opened_total{upstream=\"fake\"}");
     double reused =
-        value_of(page, "completiond_upstream_connections_reused_total{upstream=\"fake\"}");
+        metrics_value(page, "completiond_upstream_connections_reused_total{upstream=\"fake\"}");
     assert_int_equal((int)opened, fake_count(s->fake, FAKE_ACCEPTED));
     assert_int_equal((int)(opened + reused), 11);
-    expect(page, "completiond_connect_seconds_count{upstream=\"fake\"}", opened);
-    expect(page, "completiond_first_byte_seconds_count{upstream=\"fake\"}", 8);
+    metrics_expect(page, "completiond_connect_seconds_count{upstream=\"fake\"}", opened);
+    metrics_expect(page, "completiond_first_byte_seconds_count{upstream=\"fake\"}", 8);
     /* The one that was refused before there was anything to ask had an upstream, but no turn. */
-    expect(page, "completiond_queue_seconds_count{upstream=\"fake\"}", 11);
-    expect(page, "completiond_call_duration_seconds_count{upstream=\"fake\"}", 12);
-    expect(page, "completiond_call_duration_seconds_bucket{upstream=\"fake\",le=\"+Inf\"}", 12);
-    expect(page, "completiond_own_time_seconds_count", 12);
-    expect(page, "completiond_caller_connections_total", 1);
-    expect(page, "completiond_caller_connections_open", 1);
-    expect(page, "completiond_upstream_reachable{upstream=\"fake\"}", 1);
-    expect(page, "completiond_memory_limit_bytes", 256 << 20);
-    expect(page, "completiond_build_info{version=\"0.1.0\"", -1);
+    metrics_expect(page, "completiond_queue_seconds_count{upstream=\"fake\"}", 11);
+    metrics_expect(page, "completiond_call_duration_seconds_count{upstream=\"fake\"}", 12);
+    metrics_expect(page, "completiond_call_duration_seconds_bucket{upstream=\"fake\",le=\"+Inf\"}",
+                   12);
+    metrics_expect(page, "completiond_own_time_seconds_count", 12);
+    metrics_expect(page, "completiond_caller_connections_total", 1);
+    metrics_expect(page, "completiond_caller_connections_open", 1);
+    metrics_expect(page, "completiond_upstream_reachable{upstream=\"fake\"}", 1);
+    metrics_expect(page, "completiond_memory_limit_bytes", 256 << 20);
+    metrics_expect(page, "completiond_build_info{version=\"0.1.0\"", -1);
     assert_non_null(strstr(page, "completiond_build_info{version=\""));
     free(page);
     scene_stop(s);
@@ -203,7 +121,7 @@ static void test_standing_streams_are_not_counted(void **state)
     struct scene *s = *state;
     struct rpc_result result;
 
-    start(s, serve_as_told, NULL);
+    metrics_start(s, serve_as_told, NULL, NULL);
     struct grpc_client_call *watch =
         rpc_start_raw(&s->rpc, GRPC_HEALTH_WATCH_PATH, NULL, 0, -1, NULL, 0);
     rpc_finish(&s->rpc, rpc_start_raw(&s->rpc, GRPC_REFLECTION_V1_PATH, "\x3a", 2, -1, NULL, 0),
@@ -219,7 +137,7 @@ static void test_standing_streams_are_not_counted(void **state)
     scene_assert_serving(s);
 
     char *page = metrics_get(s);
-    expect(page, "completiond_calls_total{method=\"Check\",status=\"OK\"}", 1);
+    metrics_expect(page, "completiond_calls_total{method=\"Check\",status=\"OK\"}", 1);
     assert_null(strstr(page, "status=\"CANCELLED\"} 1"));
     assert_null(strstr(page, "status=\"INVALID_ARGUMENT\"} 1"));
     assert_null(strstr(page, "method=\"other\",status=\"OK\"} 1"));
@@ -232,12 +150,12 @@ static void test_retries_are_counted_by_what_led_to_them(void **state)
 {
     struct scene *s = *state;
 
-    start(s, serve_as_told, "max_retries = 2");
+    metrics_start(s, serve_as_told, NULL, "max_retries = 2");
     call(s, RPC_CREATE, "bad", "UPSTREAM_ERROR");
     char *page = metrics_get(s);
-    expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"http_5xx\"}", 3);
-    expect(page, "completiond_retries_total{upstream=\"fake\",outcome=\"http_5xx\"}", 2);
-    expect(page, "completiond_calls_total{method=\"Create\",status=\"INTERNAL\"}", 1);
+    metrics_expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"http_5xx\"}", 3);
+    metrics_expect(page, "completiond_retries_total{upstream=\"fake\",outcome=\"http_5xx\"}", 2);
+    metrics_expect(page, "completiond_calls_total{method=\"Create\",status=\"INTERNAL\"}", 1);
     assert_int_equal(fake_count(s->fake, FAKE_REQUESTED), 3);
     free(page);
     scene_stop(s);
@@ -248,15 +166,15 @@ static void test_what_libcurl_sends_again_is_counted(void **state)
 {
     struct scene *s = *state;
 
-    start(s, serve_as_told, "max_retries = 0");
+    metrics_start(s, serve_as_told, NULL, "max_retries = 0");
     call(s, RPC_CREATE, "m", NULL);
     call(s, RPC_CREATE, "cut", "UPSTREAM_BROKEN");
     char *page = metrics_get(s);
-    expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"ok\"}", 1);
-    expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"broken\"}",
-           (int)fake_count(s->fake, FAKE_REQUESTED) - 1);
-    expect(page, "completiond_upstream_connections_opened_total{upstream=\"fake\"}",
-           fake_count(s->fake, FAKE_ACCEPTED));
+    metrics_expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"ok\"}", 1);
+    metrics_expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"broken\"}",
+                   (int)fake_count(s->fake, FAKE_REQUESTED) - 1);
+    metrics_expect(page, "completiond_upstream_connections_opened_total{upstream=\"fake\"}",
+                   fake_count(s->fake, FAKE_ACCEPTED));
     free(page);
     scene_stop(s);
 }
@@ -277,15 +195,15 @@ static void test_gauges_follow_the_calls(void **state)
     struct grpc_client_call *calls[3];
     struct rpc_result result;
 
-    start(s, wait_for_go, "max_concurrent = 1");
+    metrics_start(s, wait_for_go, NULL, "max_concurrent = 1");
     for (size_t i = 0; i < 3; i++)
         calls[i] = rpc_start(&s->rpc, RPC_CREATE, &request, -1);
     assert_true(fake_await(s->fake, FAKE_STEP, 1));
     scene_assert_serving(s);
     char *page = metrics_get(s);
-    expect(page, "completiond_calls_running{upstream=\"fake\"}", 1);
-    expect(page, "completiond_calls_queued{upstream=\"fake\"}", 2);
-    assert_true(value_of(page, "completiond_memory_bytes") > 0);
+    metrics_expect(page, "completiond_calls_running{upstream=\"fake\"}", 1);
+    metrics_expect(page, "completiond_calls_queued{upstream=\"fake\"}", 2);
+    assert_true(metrics_value(page, "completiond_memory_bytes") > 0);
     free(page);
 
     /* One that waits goes away; a reload changes nothing of what runs. */
@@ -294,9 +212,9 @@ static void test_gauges_follow_the_calls(void **state)
     daemon_await(&s->daemon, "READY=1");
     scene_assert_serving(s);
     page = metrics_get(s);
-    expect(page, "completiond_calls_running{upstream=\"fake\"}", 1);
-    expect(page, "completiond_calls_queued{upstream=\"fake\"}", 1);
-    expect(page, "completiond_config_reload_failed", 0);
+    metrics_expect(page, "completiond_calls_running{upstream=\"fake\"}", 1);
+    metrics_expect(page, "completiond_calls_queued{upstream=\"fake\"}", 1);
+    metrics_expect(page, "completiond_config_reload_failed", 0);
     free(page);
 
     fake_mark(s->fake, FAKE_GO);
@@ -307,10 +225,10 @@ static void test_gauges_follow_the_calls(void **state)
     }
     grpc_client_call_free(calls[2]);
     page = metrics_get(s);
-    expect(page, "completiond_calls_running{upstream=\"fake\"}", 0);
-    expect(page, "completiond_calls_queued{upstream=\"fake\"}", 0);
-    expect(page, "completiond_queue_seconds_count{upstream=\"fake\"}", 2);
-    expect(page, "completiond_refusals_total{reason=\"CANCELLED\"}", 1);
+    metrics_expect(page, "completiond_calls_running{upstream=\"fake\"}", 0);
+    metrics_expect(page, "completiond_calls_queued{upstream=\"fake\"}", 0);
+    metrics_expect(page, "completiond_queue_seconds_count{upstream=\"fake\"}", 2);
+    metrics_expect(page, "completiond_refusals_total{reason=\"CANCELLED\"}", 1);
     free(page);
     scene_stop(s);
 }
@@ -319,14 +237,15 @@ static void test_an_upstream_that_is_down_shows(void **state)
 {
     struct scene *s = *state;
 
-    start(s, serve_as_told, "base_url = http://127.0.0.1:1/v1");
+    metrics_start(s, serve_as_told, NULL, "base_url = http://127.0.0.1:1/v1");
     for (int i = 0; i < 9; i++)
         call(s, RPC_CREATE, "m", "UPSTREAM_UNREACHABLE");
     char *page = metrics_get(s);
-    expect(page, "completiond_upstream_reachable{upstream=\"fake\"}", 0);
+    metrics_expect(page, "completiond_upstream_reachable{upstream=\"fake\"}", 0);
     /* The last one was not even tried. */
-    expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"unreachable\"}", 8);
-    expect(page, "completiond_refusals_total{reason=\"UPSTREAM_UNREACHABLE\"}", 9);
+    metrics_expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"unreachable\"}",
+                   8);
+    metrics_expect(page, "completiond_refusals_total{reason=\"UPSTREAM_UNREACHABLE\"}", 9);
     free(page);
     scene_stop(s);
 }
@@ -348,9 +267,9 @@ static void test_callers_can_not_add_labels(void **state)
     struct scene *s = *state;
     char name[64];
 
-    start(s, serve_as_told,
-          "models = m\n[upstream other]\nmodels = known*\nauth = none\n"
-          "base_url = http://127.0.0.1:1/v1\n");
+    metrics_start(s, serve_as_told, NULL,
+                  "models = m\n[upstream other]\nmodels = known*\nauth = none\n"
+                  "base_url = http://127.0.0.1:1/v1\n");
     call(s, RPC_CREATE, "m", NULL);
     call(s, RPC_CREATE, "unknown", "NO_UPSTREAM");
     call(s, "/a.Service/Method", "m", "UNKNOWN_METHOD");
@@ -367,8 +286,8 @@ static void test_callers_can_not_add_labels(void **state)
     }
     page = metrics_get(s);
     assert_int_equal(count_lines(page), before);
-    expect(page, "completiond_refusals_total{reason=\"NO_UPSTREAM\"}", N_MODELS + 1);
-    expect(page, "completiond_refusals_total{reason=\"UNKNOWN_METHOD\"}", N_PATHS + 1);
+    metrics_expect(page, "completiond_refusals_total{reason=\"NO_UPSTREAM\"}", N_MODELS + 1);
+    metrics_expect(page, "completiond_refusals_total{reason=\"UNKNOWN_METHOD\"}", N_PATHS + 1);
     free(page);
     scene_stop(s);
 }
@@ -389,7 +308,7 @@ static void test_only_what_is_asked_properly_is_shown(void **state)
     struct scene *s = *state;
     char large[16384];
 
-    start(s, serve_as_told, NULL);
+    metrics_start(s, serve_as_told, NULL, NULL);
     char *answer = metrics_ask(s, "HEAD /metrics HTTP/1.1\r\n\r\n");
     assert_int_equal(strncmp(answer, "HTTP/1.1 200 OK\r\n", 17), 0);
     assert_string_equal(strstr(answer, "\r\n\r\n"), "\r\n\r\n");
@@ -428,18 +347,18 @@ static void test_slow_scrapers_cost_nothing(void **state)
     struct scene *s = *state;
     int slow[N];
 
-    start(s, serve_as_told, NULL);
+    metrics_start(s, serve_as_told, NULL, NULL);
     scene_assert_serving(s);
     int before = daemon_n_descriptors(&s->daemon);
     for (size_t i = 0; i < N; i++) {
         slow[i] = metrics_connect(s);
         /* One half says less than it has to, the other takes nothing of the answer. */
-        const char *request = i % 2 ? "GET /metr" : GET;
+        const char *request = i % 2 ? "GET /metr" : METRICS_GET;
         assert_true(send(slow[i], request, strlen(request), MSG_NOSIGNAL) > 0);
         call(s, RPC_CREATE, "m", NULL);
     }
     char *page = metrics_get(s);
-    expect(page, "completiond_calls_total{method=\"Create\",status=\"OK\"}", N);
+    metrics_expect(page, "completiond_calls_total{method=\"Create\",status=\"OK\"}", N);
     free(page);
     scene_assert_serving(s);
     if (before >= 0)
@@ -474,7 +393,7 @@ static void test_systemd_passes_the_socket(void **state)
     rpc_connect(&s->rpc, s->daemon.socket);
     call(s, RPC_CREATE, "m", NULL);
     char *page = metrics_get(s);
-    expect(page, "completiond_calls_total{method=\"Create\",status=\"OK\"}", 1);
+    metrics_expect(page, "completiond_calls_total{method=\"Create\",status=\"OK\"}", 1);
     free(page);
     scene_stop(s);
     /* It is systemd's. */
@@ -485,7 +404,7 @@ static void test_a_socket_of_its_own_is_removed(void **state)
 {
     struct scene *s = *state;
 
-    start(s, serve_as_told, NULL);
+    metrics_start(s, serve_as_told, NULL, NULL);
     assert_int_equal(access(directory_path(&s->daemon.directory, "metrics.sock"), F_OK), 0);
     scene_stop(s);
     assert_int_equal(access(directory_path(&s->daemon.directory, "metrics.sock"), F_OK), -1);
@@ -501,7 +420,7 @@ static void test_promtool_finds_no_fault(void **state)
         print_message("skipped: there is no promtool (Debian package prometheus)\n");
         skip();
     }
-    start(s, serve_as_told, NULL);
+    metrics_start(s, serve_as_told, NULL, NULL);
     call(s, RPC_CREATE, "m", NULL);
     call(s, RPC_CREATE, "bad", "UPSTREAM_ERROR");
     char *answer = metrics_ask(s, "GET /metrics HTTP/1.1\r\nAccept: text/plain\r\n\r\n");

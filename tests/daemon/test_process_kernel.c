@@ -126,6 +126,15 @@ static void test_reload_during_the_start_is_done_after_it(void **state)
 
 /* ---- What the kernel refuses ---- */
 
+/* The thread sanitizer can't do without what is refused here. */
+static void skip_with_tsan(void)
+{
+    if (HARNESS_HAS_TSAN) {
+        print_message("skipped: with the thread sanitizer\n");
+        skip();
+    }
+}
+
 static void test_refused_system_calls_are_done_without(void **state)
 {
     static const char *const refusals[][2] = {
@@ -139,6 +148,7 @@ static void test_refused_system_calls_are_done_without(void **state)
     };
     struct scene *s = *state;
 
+    skip_with_tsan();
     scene_prepare(s, crowd_serve, NULL, NULL);
     /* The sanitizer itself needs what is refused here. */
     daemon_add_asan_option("detect_leaks=0:disable_coredump=0");
@@ -163,6 +173,7 @@ static void test_all_of_them_refused_at_once(void **state)
         "eventfd2", "--eperm",   "prctl",     "--",       NULL,
     };
 
+    skip_with_tsan();
     scene_prepare(s, crowd_serve, NULL, NULL);
     daemon_add_asan_option("detect_leaks=0:disable_coredump=0");
     if (!start(s, wrapper)) {

@@ -119,7 +119,8 @@ static void test_every_cut_ends_at_its_limit(void **state)
         raw_close(&callers[cut]);
     free(callers);
     buffer_done(&whole);
-    while (daemon_n_descriptors(&s->daemon) > before)
+    /* Each worker may keep a connection to the upstream. */
+    while (daemon_n_descriptors(&s->daemon) > before + (int)daemon_n_workers() - 1)
         expect_quick_answer(&s->rpc);
     scene_stop(s);
 }

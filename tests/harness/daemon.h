@@ -34,9 +34,17 @@ struct daemon_options {
     bool no_notify; /* leave NOTIFY_SOCKET out: nothing can be awaited */
 };
 
-/* Makes the directory; nothing is started. config may be NULL, to be written later. */
+/* Makes the directory; nothing is started. config may be NULL, to be written later.
+ *
+ * COMPLETIOND_TEST_WORKERS in the environment of the tests adds that many `workers` to what a test
+ * writes, unless that says how many there are: the same tests then are about that daemon. */
 void daemon_init(struct daemon *d, const char *config);
 void daemon_configure(struct daemon *d, const char *config);
+/* How many workers daemons have that say nothing of them. */
+unsigned daemon_n_workers(void);
+/* For a test that counts descriptors: each worker has some, and keeps connections to upstreams of its
+ * own. */
+#define DAEMON_ONE_WORKER "[daemon]\nworkers = 1\n"
 
 /* Starts it; options may be NULL. Does not wait. */
 void daemon_spawn(struct daemon *d, const struct daemon_options *options);

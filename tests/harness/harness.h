@@ -16,6 +16,13 @@
 
 enum { HARNESS_TIMEOUT_MS = 30000 };
 
+/* The thread sanitizer is in here, and in the daemon. */
+#ifdef __SANITIZE_THREAD__
+enum { HARNESS_HAS_TSAN = 1 };
+#else
+enum { HARNESS_HAS_TSAN = 0 };
+#endif
+
 int64_t harness_now_ms(void);
 
 #endif

@@ -53,7 +53,7 @@ static bool is_one_of(config_setter set, const config_setter *setters, size_t n)
 static bool fields_equal(const struct key *key, const void *a, const void *b)
 {
     if (IS_ONE_OF(key->set, config_set_duration, config_set_size, config_set_count,
-                  config_set_limit, config_set_rate))
+                  config_set_limit, config_set_rate, config_set_workers))
         return *(const int64_t *)a == *(const int64_t *)b;
     if (key->set == config_set_bool)
         return *(const bool *)a == *(const bool *)b;

@@ -44,7 +44,7 @@ options_of_command() {
 
 # -h and --help go together everywhere, and so do -V and --version.
 short_options_are_there() {
-    sed -n 's/.*getopt_long(argc, argv, "\([a-zA-Z]*\)".*/\1/p' "$source/daemon/main.c" |
+    sed -n 's/.*getopt_long(argc, argv, "\([a-zA-Z]*\)".*/\1/p' "$source/daemon/options.c" |
         fold -w 1 >"$work/parser"
     part "$man/completiond.8" DESCRIPTION | short_options >"$work/page"
     same "the parser" "$work/parser" completiond.8 "$work/page" || return 1
@@ -149,7 +149,7 @@ reasons() {
 }
 
 signals() {
-    grep -e 'signals\[\] = ' -e 'strays\[\] = ' -e 'signal(SIG' "$source/daemon/main.c" |
+    grep -e 'signals\[\] = ' -e 'strays\[\] = ' -e 'signal(SIG' "$source/daemon/main.c" "$source/daemon/process.c" |
         grep -o '\<SIG[A-Z0-9]*\>' >"$work/program"
     part "$man/completiond.8" SIGNALS | grep '^\.It' | grep -o 'SIG[A-Z0-9]*' >"$work/page"
     same main.c "$work/program" completiond.8 "$work/page"

@@ -146,8 +146,10 @@ class Daemon:
         notify.settimeout(30)
         environment = dict(os.environ, OPENAI_BASE_URL=base_url, OPENAI_API_KEY="sk-stock",
                            NOTIFY_SOCKET=notify.getsockname())
-        config = os.path.join(self.directory, "empty.conf")
-        open(config, "w").close()
+        config = os.path.join(self.directory, "conf")
+        with open(config, "w") as file:
+            file.write("[daemon]\nworkers = %s\n" %
+                       os.environ.get("COMPLETIOND_TEST_WORKERS", "1"))
         self.process = subprocess.Popen(
             [binary, "--config", config, "--listen", self.socket], env=environment)
         while b"READY=1" not in notify.recv(4096):

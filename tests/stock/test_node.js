@@ -174,8 +174,9 @@ async function reflect(socket, version) {
 
 async function startDaemon(directory, baseUrl) {
   const socket = path.join(directory, 'rpc.sock');
-  const config = path.join(directory, 'empty.conf');
-  fs.writeFileSync(config, '');
+  const config = path.join(directory, 'conf');
+  fs.writeFileSync(config,
+    `[daemon]\nworkers = ${process.env.COMPLETIOND_TEST_WORKERS ?? 1}\n`);
   const daemon = spawn(binary, ['--config', config, '--listen', socket], {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, OPENAI_BASE_URL: baseUrl, OPENAI_API_KEY: 'sk-stock' },

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <stdlib.h>
 
 #include "account.h"
 
@@ -113,6 +114,65 @@ static void numbers_at_the_edge(void **state)
     assert_int_equal(rate_take(&r, 1, 1, INT64_MAX - 1), 60 * SECOND);
 }
 
+static void a_call_takes_of_both_rates_or_of_none(void **state)
+{
+    struct memory total = MEMORY_INIT(SIZE_MAX, NULL);
+    struct accounts a;
+    int64_t wait_us = 0;
+    (void)state;
+
+    accounts_init(&a, &total);
+    struct account *user = accounts_get(&a, 1, 0);
+    assert_int_equal(account_take(user, 2, 100, 60, 0, &wait_us), ACCOUNT_TAKEN);
+    assert_int_equal(account_take(user, 2, 100, 60, 0, &wait_us), ACCOUNT_TOKENS_USED_UP);
+    assert_int_equal(wait_us, 12 * SECOND);
+    struct account_state is = account_look(user, 0);
+    assert_int_equal(is.requests_left, 1);
+    assert_int_equal(is.tokens_left, 40);
+    account_settle(user, 10);
+    assert_int_equal(account_take(user, 2, 100, 50, 0, &wait_us), ACCOUNT_TAKEN);
+    assert_int_equal(account_take(user, 2, 100, 0, 0, &wait_us), ACCOUNT_REQUESTS_USED_UP);
+    assert_int_equal(wait_us, 30 * SECOND);
+    /* Looking changes nothing, whenever it is said to be. */
+    assert_int_equal(account_look(user, 60 * SECOND).requests_left, 2);
+    assert_int_equal(account_look(user, 0).requests_left, 0);
+    account_unref(user);
+    accounts_done(&a);
+}
+
+static void all_who_are_there_are_seen(void **state)
+{
+    struct memory total = MEMORY_INIT(SIZE_MAX, NULL);
+    struct accounts a;
+    struct account *users[100];
+    struct account_state *states;
+    size_t n;
+    bool seen[100] = {false};
+    (void)state;
+
+    accounts_init(&a, &total);
+    assert_int_equal(accounts_look(&a, 0, &states, &n), 0);
+    assert_int_equal(n, 0);
+    free(states);
+    for (uid_t uid = 0; uid < 100; uid++)
+        users[uid] = accounts_get(&a, uid, 0);
+    for (uid_t uid = 0; uid < 100; uid += 2)
+        account_unref(users[uid]);
+    users[1]->n_running = 7;
+    assert_int_equal(accounts_look(&a, 0, &states, &n), 0);
+    assert_int_equal(n, 50);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(states[i].uid % 2, 1);
+        assert_false(seen[states[i].uid]);
+        seen[states[i].uid] = true;
+        assert_int_equal(states[i].n_running, states[i].uid == 1 ? 7 : 0);
+    }
+    free(states);
+    for (uid_t uid = 1; uid < 100; uid += 2)
+        account_unref(users[uid]);
+    accounts_done(&a);
+}
+
 static void a_user_has_one_account(void **state)
 {
     struct memory total = MEMORY_INIT(100, NULL);
@@ -203,6 +263,8 @@ int main(void)
         cmocka_unit_test(nonsense_of_an_upstream_is_no_endless_debt),
         cmocka_unit_test(a_new_limit_keeps_what_was_used),
         cmocka_unit_test(numbers_at_the_edge),
+        cmocka_unit_test(a_call_takes_of_both_rates_or_of_none),
+        cmocka_unit_test(all_who_are_there_are_seen),
         cmocka_unit_test(a_user_has_one_account),
         cmocka_unit_test(connecting_again_gives_no_fresh_minute),
         cmocka_unit_test(who_is_connected_or_owes_tokens_is_not_forgotten),

@@ -48,12 +48,11 @@ static void a_call_has_a_place_or_none(void **state)
     struct queue queue;
     (void)state;
 
-    STAILQ_INIT(&worker.tasks);
     accounts_init(&a, &total);
-    queue_init(&queue, &worker, 1, 1);
+    queue_init(&queue, &a, 1, 1);
     struct account *account = accounts_get(&a, 1, 0);
     for (struct failing_memory m = {0}; failing_memory_next(&m);) {
-        struct queue_place place = {0};
+        struct queue_place place = {.worker = &worker};
 
         failing_memory_begin(&m);
         enum queue_answer answer = queue_join(&queue, account, 1, 1, &place);
@@ -65,7 +64,6 @@ static void a_call_has_a_place_or_none(void **state)
         assert_int_equal(account->n_refs, 1);
         assert_true(LIST_EMPTY(&account->lanes));
     }
-    queue_done(&queue);
     account_unref(account);
     accounts_done(&a);
 }

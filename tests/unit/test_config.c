@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,6 +229,12 @@ static void mistakes_are_named_with_file_and_line(void **state)
         {"[upstream a]\nheader = X\x01: 1\n", ":2: ", "Name: value"},
         {"[upstream a]\nheader = : 1\n", ":2: ", "Name: value"},
         {"[upstream a]\nheader = X: a\x7fz\n", ":2: ", "control characters"},
+        {"[daemon]\nworkers = 0\n", ":2: ", "from 1 to 64, or auto"},
+        {"[daemon]\nworkers = 65\n", ":2: ", "from 1 to 64, or auto"},
+        {"[daemon]\nworkers = -1\n", ":2: ", "from 1 to 64, or auto"},
+        {"[daemon]\nworkers = 2K\n", ":2: ", "from 1 to 64, or auto"},
+        {"[daemon]\nworkers =\n", ":2: ", "from 1 to 64, or auto"},
+        {"[daemon]\nworkers = 99999999999999999999\n", ":2: ", "from 1 to 64, or auto"},
         {"[daemon]\nmemory_max = 63K\n", ":2: ", "at least 64K"},
         {"[daemon]\nmemory_max = 1X\n", ":2: ", "at least 64K"},
         {"[daemon]\nmemory_max = 1MM\n", ":2: ", "at least 64K"},
@@ -371,6 +378,33 @@ static void endpoints_that_can_not_be_are_refused(void **state)
     config_unref(load(*state, text));
     snprintf(text + n, sizeof text - n, "base_url = http://h/v1\n");
     refuse(*state, text, NULL, "more than 64");
+}
+
+static int64_t workers_of(struct fixture *f, const char *text)
+{
+    struct config *c = load(f, text);
+    int64_t n = c->n_workers;
+
+    config_unref(c);
+    return n;
+}
+
+static void workers_are_a_number_or_as_many_as_cpus(void **state)
+{
+    cpu_set_t before, one;
+
+    assert_int_equal(workers_of(*state, ""), 1);
+    assert_int_equal(workers_of(*state, "[daemon]\nworkers = 64\n"), 64);
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    int n = CPU_COUNT(&before), cpu = 0;
+    assert_int_equal(workers_of(*state, "[daemon]\nworkers = auto\n"), n < 64 ? n : 64);
+    while (!CPU_ISSET(cpu, &before))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_int_equal(workers_of(*state, "[daemon]\nworkers = auto\n"), 1);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
 }
 
 static void sizes_and_numbers_have_suffixes_and_infinity(void **state)
@@ -556,6 +590,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_upstream_may_have_several_endpoints, setup, teardown),
         cmocka_unit_test_setup_teardown(endpoints_that_can_not_be_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(sockets_and_hosts_make_urls, setup, teardown),
+        cmocka_unit_test_setup_teardown(workers_are_a_number_or_as_many_as_cpus, setup, teardown),
         cmocka_unit_test_setup_teardown(sizes_and_numbers_have_suffixes_and_infinity, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_given_file_must_exist, setup, teardown),

@@ -71,6 +71,43 @@ static void names_are_remembered_up_to_a_bound(void **state)
     assert_null(metrics_free(NULL));
 }
 
+static void registries_add_up(void **state)
+{
+    struct metrics *a = metrics_new(), *b = metrics_new(), *sum = metrics_new();
+    char name[32];
+
+    (void)state;
+    assert_true(a && b && sum);
+    /* Names of which each has some, and others than the other. */
+    for (int i = 0; i < METRICS_UPSTREAMS_MAX + 7; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        metrics_add(&metrics_upstream_get(a, name)->n_running, 2);
+        snprintf(name, sizeof name, "%d", i + 1);
+        metrics_observe(&metrics_upstream_get(b, name)->duration, 600);
+    }
+    metrics_count_call(a, metrics_upstream_get(a, "0"), METRICS_CREATE, 0, NULL);
+    metrics_count_call(b, metrics_upstream_get(b, "1"), METRICS_CREATE, 0, NULL);
+    metrics_add(&metrics_upstream_get(a, "1")->n_running, -UINT64_C(1));
+    metrics_observe(&b->totals.own, 30);
+    assert_true(metrics_sum(sum, a));
+    assert_true(metrics_sum(sum, b));
+    assert_int_equal(sum->totals.calls[METRICS_CREATE][0], 2);
+    assert_int_equal(sum->totals.own.n, 1);
+    assert_int_equal(sum->n_upstreams, METRICS_UPSTREAMS_MAX);
+    assert_int_equal(metrics_upstream_get(sum, "0")->n_running, 2);
+    assert_int_equal(metrics_upstream_get(sum, "0")->calls[0], 1);
+    assert_int_equal(metrics_upstream_get(sum, "1")->n_running, 1);
+    assert_int_equal(metrics_upstream_get(sum, "1")->calls[0], 1);
+    assert_int_equal(metrics_upstream_get(sum, "1")->duration.n, 1);
+    assert_int_equal(metrics_upstream_get(sum, "1")->duration.sum_us, 600);
+    /* 7 of one, and 7 and the one that was a name there only of the other. */
+    assert_int_equal(sum->others.n_running, 2 * 7);
+    assert_int_equal(sum->others.duration.n, 7 + 1);
+    metrics_free(a);
+    metrics_free(b);
+    metrics_free(sum);
+}
+
 static void what_is_not_known_counts_as_other(void **state)
 {
     struct metrics *m = metrics_new();
@@ -80,11 +117,11 @@ static void what_is_not_known_counts_as_other(void **state)
     metrics_count_call(m, NULL, METRICS_CREATE, 99, "NEVER_HEARD_OF");
     metrics_count_call(m, NULL, METRICS_CREATE, -1, "INVALID_REQUEST");
     metrics_count_call(m, NULL, METRICS_CREATE, 0, NULL);
-    assert_int_equal(m->calls[METRICS_CREATE][2], 2);
-    assert_int_equal(m->calls[METRICS_CREATE][0], 1);
+    assert_int_equal(m->totals.calls[METRICS_CREATE][2], 2);
+    assert_int_equal(m->totals.calls[METRICS_CREATE][0], 1);
     assert_string_equal(metrics_reason_name(METRICS_REASONS - 1), "OTHER");
-    assert_int_equal(m->errors[METRICS_REASONS - 1], 1);
-    assert_int_equal(m->errors[0], 1);
+    assert_int_equal(m->totals.errors[METRICS_REASONS - 1], 1);
+    assert_int_equal(m->totals.errors[0], 1);
     metrics_free(m);
 }
 
@@ -129,6 +166,7 @@ int main(void)
         cmocka_unit_test(times_fall_into_their_buckets),
         cmocka_unit_test(quantiles_are_interpolated),
         cmocka_unit_test(names_are_remembered_up_to_a_bound),
+        cmocka_unit_test(registries_add_up),
         cmocka_unit_test(what_is_not_known_counts_as_other),
         cmocka_unit_test(outcomes_follow_status_and_reason),
     };

@@ -7,15 +7,15 @@
 #include <stdlib.h>
 
 #include "account.h"
+#include "crew.h"
 #include "queue.h"
 
 enum { PLACES_MAX = 4096 };
 
-/* A worker that has tasks and nothing else. */
+/* Two workers that have tasks and letters, and nothing else. */
 struct fixture {
-    struct worker worker;
-    struct memory memory;
-    struct accounts accounts;
+    struct crew crew;
+    struct worker worker, other;
     struct account *users[64];
     struct queue queue;
 };
@@ -45,18 +45,28 @@ static void run_tasks(struct worker *w)
     }
 }
 
+static void init_worker(struct fixture *f, struct worker *w)
+{
+    w->crew = &f->crew;
+    STAILQ_INIT(&w->tasks);
+    STAILQ_INIT(&w->mailbox.letters);
+    w->mailbox.pipe[0] = w->mailbox.pipe[1] = -1;
+    queue_init_worker(w);
+}
+
 static void setup(struct fixture *f, size_t max_running, size_t max_waiting)
 {
-    *f = (struct fixture){.memory = MEMORY_INIT(SIZE_MAX, NULL)};
-    STAILQ_INIT(&f->worker.tasks);
-    accounts_init(&f->accounts, &f->memory);
+    *f = (struct fixture){.crew.memory = MEMORY_INIT(SIZE_MAX, NULL)};
+    init_worker(f, &f->worker);
+    init_worker(f, &f->other);
+    accounts_init(&f->crew.accounts, &f->crew.memory);
     for (size_t i = 0; i < sizeof f->users / sizeof *f->users; i++) {
-        f->users[i] = accounts_get(&f->accounts, (uid_t)i, 0);
+        f->users[i] = accounts_get(&f->crew.accounts, (uid_t)i, 0);
         assert_non_null(f->users[i]);
     }
-    queue_init(&f->queue, &f->worker, max_running, max_waiting);
+    queue_init(&f->queue, &f->crew.accounts, max_running, max_waiting);
     for (size_t i = 0; i < PLACES_MAX; i++)
-        callers[i] = (struct caller){.place = {.start = started}};
+        callers[i] = (struct caller){.place = {.worker = &f->worker, .start = started}};
     n_order = 0;
 }
 
@@ -65,7 +75,6 @@ static void teardown(struct fixture *f)
     assert_int_equal(f->queue.n_running, 0);
     assert_int_equal(f->queue.n_waiting, 0);
     assert_true(TAILQ_EMPTY(&f->queue.turns));
-    queue_done(&f->queue);
     for (size_t i = 0; i < sizeof f->users / sizeof *f->users; i++) {
         assert_int_equal(f->users[i]->n_running, 0);
         assert_int_equal(f->users[i]->n_queued, 0);
@@ -73,7 +82,7 @@ static void teardown(struct fixture *f)
         assert_int_equal(f->users[i]->n_refs, 1);
         account_unref(f->users[i]);
     }
-    accounts_done(&f->accounts);
+    accounts_done(&f->crew.accounts);
 }
 
 static enum queue_answer join(struct fixture *f, unsigned i, unsigned user, size_t max_running,
@@ -177,7 +186,7 @@ static void a_users_limit_holds_over_all_upstreams(void **state)
     (void)state;
 
     setup(&f, 4, 100);
-    queue_init(&other, &f.worker, 4, 100);
+    queue_init(&other, &f.crew.accounts, 4, 100);
     assert_int_equal(join(&f, 0, 1, 1, 9), QUEUE_STARTED);
     assert_int_equal(queue_join(&other, f.users[1], 1, 9, &callers[1].place), QUEUE_WAITS);
     leave(&f, 0);
@@ -186,7 +195,6 @@ static void a_users_limit_holds_over_all_upstreams(void **state)
     leave(&f, 1);
     assert_int_equal(callers[2].place.state, QUEUE_RUNNING);
     leave(&f, 2);
-    queue_done(&other);
     teardown(&f);
 }
 
@@ -231,6 +239,84 @@ static void who_gives_up_waiting_is_passed_over(void **state)
     teardown(&f);
 }
 
+/* ---- Several workers ---- */
+
+/* Runs what was posted to it. */
+static bool run_letters(struct worker *w)
+{
+    bool had_one = !STAILQ_EMPTY(&w->mailbox.letters);
+
+    worker_finish(w);
+    return had_one;
+}
+
+static void a_turn_that_one_worker_gives_back_wakes_another(void **state)
+{
+    struct fixture f;
+    (void)state;
+
+    setup(&f, 1, 100);
+    callers[1].place.worker = callers[2].place.worker = &f.other;
+    assert_int_equal(join(&f, 0, 1, 9, 9), QUEUE_STARTED);
+    assert_int_equal(join(&f, 1, 1, 9, 9), QUEUE_WAITS);
+    assert_int_equal(join(&f, 2, 2, 9, 9), QUEUE_WAITS);
+    leave(&f, 0);
+    /* The turn is taken, though the other one has not looked yet. */
+    assert_int_equal(n_order, 0);
+    assert_int_equal(callers[1].place.state, QUEUE_WAITING);
+    assert_int_equal(f.queue.n_running, 1);
+    assert_true(run_letters(&f.other));
+    assert_int_equal(n_order, 1);
+    /* Its own next call needs no letter. */
+    queue_leave(&callers[1].place);
+    assert_false(run_letters(&f.other));
+    assert_int_equal(n_order, 2);
+    assert_int_equal(order[1], 2);
+    queue_leave(&callers[2].place);
+    teardown(&f);
+}
+
+static void who_leaves_before_its_worker_looks_gives_the_turn_on(void **state)
+{
+    struct fixture f;
+    (void)state;
+
+    setup(&f, 1, 100);
+    callers[1].place.worker = &f.other;
+    assert_int_equal(join(&f, 0, 1, 9, 9), QUEUE_STARTED);
+    assert_int_equal(join(&f, 1, 1, 9, 9), QUEUE_WAITS);
+    assert_int_equal(join(&f, 2, 1, 9, 9), QUEUE_WAITS);
+    leave(&f, 0);
+    queue_leave(&callers[1].place);
+    assert_int_equal(callers[1].place.state, QUEUE_OUTSIDE);
+    assert_int_equal(f.queue.n_running, 1);
+    assert_true(run_letters(&f.worker));
+    assert_int_equal(callers[2].place.state, QUEUE_RUNNING);
+    /* The letter is for nobody. */
+    assert_true(run_letters(&f.other));
+    assert_int_equal(n_order, 1);
+    leave(&f, 2);
+    teardown(&f);
+}
+
+static void a_limit_that_grows_lets_the_next_one_in(void **state)
+{
+    struct fixture f;
+    (void)state;
+
+    setup(&f, 4, 100);
+    assert_int_equal(join(&f, 0, 1, 1, 9), QUEUE_STARTED);
+    assert_int_equal(join(&f, 1, 1, 1, 9), QUEUE_WAITS);
+    /* Through another group, say. */
+    assert_int_equal(join(&f, 2, 1, 2, 9), QUEUE_WAITS);
+    run_tasks(&f.worker);
+    assert_int_equal(callers[1].place.state, QUEUE_RUNNING);
+    assert_int_equal(callers[2].place.state, QUEUE_WAITING);
+    for (unsigned i = 0; i < 3; i++)
+        leave(&f, i);
+    teardown(&f);
+}
+
 /* Against a model that only counts: limits hold, no slot stays free while somebody could take it.
  */
 static void any_order_of_joins_and_leaves(void **state)
@@ -245,17 +331,22 @@ static void any_order_of_joins_and_leaves(void **state)
         unsigned i = (unsigned)random() % 256;
         struct queue_place *place = &callers[i].place;
 
+        /* Either of the workers'. */
+        place->worker = i % 3 ? &f.worker : &f.other;
         if (place->state == QUEUE_OUTSIDE)
             join(&f, i, (unsigned)random() % 16, USER_RUNNING_MAX, USER_WAITING_MAX);
         else
             queue_leave(place);
         if (random() % 4)
-            run_tasks(&f.worker);
+            worker_finish(&f.worker);
+        if (random() % 4)
+            worker_finish(&f.other);
         if (n_order > PLACES_MAX / 2)
             n_order = 0;
         assert_true(f.queue.n_running <= RUNNING_MAX);
         assert_true(f.queue.n_waiting <= WAITING_MAX);
-        if (!STAILQ_EMPTY(&f.worker.tasks) || f.queue.n_running == RUNNING_MAX)
+        if (!TAILQ_EMPTY(&f.worker.granted) || !TAILQ_EMPTY(&f.other.granted) ||
+            f.queue.n_running == RUNNING_MAX)
             continue;
         for (unsigned k = 0; k < 256; k++)
             if (callers[k].place.state == QUEUE_WAITING)
@@ -276,6 +367,9 @@ int main(void)
         cmocka_unit_test(a_users_limit_holds_over_all_upstreams),
         cmocka_unit_test(what_is_beyond_the_limits_is_refused),
         cmocka_unit_test(who_gives_up_waiting_is_passed_over),
+        cmocka_unit_test(a_turn_that_one_worker_gives_back_wakes_another),
+        cmocka_unit_test(who_leaves_before_its_worker_looks_gives_the_turn_on),
+        cmocka_unit_test(a_limit_that_grows_lets_the_next_one_in),
         cmocka_unit_test(any_order_of_joins_and_leaves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

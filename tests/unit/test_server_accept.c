@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "crew.h"
 #include "log.h"
 #include "server.h"
-#include "worker.h"
 
 static int failure;       /* what accept4() fails with; 0: it does not */
 static unsigned n_accept; /* calls of it */
@@ -39,7 +39,8 @@ int accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict len, 
 }
 
 struct scene {
-    struct worker worker;
+    struct crew crew;
+    struct worker *worker;
     struct log log;
     struct event until;
     char path[64];
@@ -57,8 +58,8 @@ static void on_look(evutil_socket_t fd, short what, void *user)
     struct scene *s = user;
 
     (void)fd, (void)what;
-    if (s->worker.server->n_connections > 0)
-        s->worker.stop = true;
+    if (s->worker->server->n_connections > 0)
+        s->worker->stop = true;
     else
         worker_arm(&s->until, 1000);
 }
@@ -66,11 +67,11 @@ static void on_look(evutil_socket_t fd, short what, void *user)
 /* Runs for so long, or with 0 until there is a connection. */
 static void run(struct scene *s, int64_t for_us)
 {
-    s->worker.stop = false;
-    evtimer_assign(&s->until, s->worker.base, for_us ? on_until : on_look,
-                   for_us ? (void *)&s->worker : s);
+    s->worker->stop = false;
+    evtimer_assign(&s->until, s->worker->base, for_us ? on_until : on_look,
+                   for_us ? (void *)s->worker : s);
     assert_int_equal(worker_arm(&s->until, for_us ? for_us : 1000), 0);
-    assert_int_equal(worker_run(&s->worker), 0);
+    assert_int_equal(worker_run(s->worker), 0);
     evtimer_del(&s->until);
 }
 
@@ -84,16 +85,17 @@ static void open_scene(struct scene *s)
     snprintf(address.sun_path, sizeof address.sun_path, "%s/s", s->path);
     int fd = server_listen(address.sun_path);
     assert_true(fd >= 0);
-    assert_int_equal(worker_init(&s->worker, &s->log), 0);
-    s->worker.config = calloc(1, sizeof *s->worker.config);
-    assert_non_null(s->worker.config);
-    *s->worker.config = (struct config){
+    assert_int_equal(crew_init(&s->crew, &s->log, 1), 0);
+    s->worker = crew_worker(&s->crew, 0);
+    s->worker->config = calloc(1, sizeof *s->worker->config);
+    assert_non_null(s->worker->config);
+    *s->worker->config = (struct config){
         .n_refs = 1,
         .caller_first_byte_timeout_us = CONFIG_INFINITY,
         .caller_request_timeout_us = CONFIG_INFINITY,
         .caller_stall_timeout_us = CONFIG_INFINITY,
     };
-    assert_int_equal(server_new(&s->worker, &fd, 1, &s->worker.server), 0);
+    assert_int_equal(crew_serve(&s->crew, &fd, 1), 0);
     s->client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(s->client, (struct sockaddr *)&address, sizeof address), 0);
     unlink(address.sun_path);
@@ -104,8 +106,7 @@ static void open_scene(struct scene *s)
 static void close_scene(struct scene *s)
 {
     close(s->client);
-    s->worker.server = server_free(s->worker.server);
-    worker_done(&s->worker);
+    crew_done(&s->crew);
 }
 
 static void want_of_resources_makes_it_rest(void **state)
@@ -118,11 +119,11 @@ static void want_of_resources_makes_it_rest(void **state)
         open_scene(&s);
         failure = errors[i];
         run(&s, 450000);
-        assert_int_equal(s.worker.server->n_connections, 0);
+        assert_int_equal(s.worker->server->n_connections, 0);
         assert_in_range(n_accept, 1, 6);
         failure = 0;
         run(&s, 0);
-        assert_int_equal(s.worker.server->n_connections, 1);
+        assert_int_equal(s.worker->server->n_connections, 1);
         close_scene(&s);
     }
 }

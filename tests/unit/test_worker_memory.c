@@ -20,6 +20,7 @@
 
 #include "../client/completion.h"
 #include "config.h"
+#include "crew.h"
 #include "curl_memory.h"
 #include "directory.h"
 #include "failing_memory.h"
@@ -28,14 +29,14 @@
 #include "upstream.h"
 #include "worker.h"
 
-enum { CALL_TIMEOUT_MS = 10000 };
+enum { CALL_TIMEOUT_MS = 10000, N_WORKERS = 3 };
 
 struct fixture {
     struct directory directory;
     char socket[128];
     struct config *config;
     struct log log;
-    struct worker worker;
+    struct crew crew;
 };
 
 /* ---- The callers: nothing fails the test on their thread ---- */
@@ -99,16 +100,16 @@ static void on_control(evutil_socket_t fd, short what, void *user)
     assert_int_equal(write(c->fd, &byte, 1), 1);
 }
 
-static int start(struct fixture *f)
+static int start(struct fixture *f, size_t n_workers)
 {
     int fd = server_listen(f->socket);
-    int r = worker_init(&f->worker, &f->log);
+    int r = crew_init(&f->crew, &f->log, n_workers);
 
     assert_true(fd >= 0);
     if (r == 0)
-        r = worker_configure(&f->worker, f->config);
+        r = crew_configure(&f->crew, f->config, NULL, NULL);
     if (r == 0)
-        r = server_new(&f->worker, &fd, 1, &f->worker.server);
+        r = crew_serve(&f->crew, &fd, 1);
     if (r < 0)
         close(fd);
     return r;
@@ -116,8 +117,7 @@ static int start(struct fixture *f)
 
 static void stop(struct fixture *f)
 {
-    server_free(f->worker.server);
-    worker_done(&f->worker);
+    crew_done(&f->crew);
 }
 
 static int setup(void **state)
@@ -161,10 +161,9 @@ static void a_daemon_starts_or_says_that_there_is_no_memory(void **state)
 
     for (struct failing_memory m = {0}; failing_memory_next(&m);) {
         failing_memory_begin(&m);
-        int r = start(f);
+        int r = start(f, N_WORKERS);
         failing_memory_end(&m);
         assert_true(r == 0 || (m.failed && r == -ENOMEM));
-        assert_int_equal(f->worker.server != NULL, r == 0);
         stop(f);
     }
 }
@@ -173,17 +172,21 @@ static void a_configuration_that_does_not_fit_leaves_the_old_one(void **state)
 {
     struct fixture *f = *state;
 
-    assert_int_equal(start(f), 0);
+    assert_int_equal(start(f, N_WORKERS), 0);
     for (struct failing_memory m = {0}; failing_memory_next(&m);) {
-        struct upstream *before = f->worker.upstreams[0];
+        struct upstream *before[N_WORKERS];
 
+        for (size_t i = 0; i < N_WORKERS; i++)
+            before[i] = crew_worker(&f->crew, i)->upstreams[0];
         failing_memory_begin(&m);
-        int r = worker_configure(&f->worker, f->config);
+        int r = crew_configure(&f->crew, f->config, NULL, NULL);
         failing_memory_end(&m);
         /* Without memory for numbers of its own an upstream is counted with others. */
         assert_true(r == 0 || (m.failed && r == -ENOMEM));
-        assert_int_equal(f->worker.n_upstreams, 1);
-        assert_int_equal(f->worker.upstreams[0] == before, r < 0);
+        for (size_t i = 0; i < N_WORKERS; i++) {
+            assert_int_equal(crew_worker(&f->crew, i)->n_upstreams, 1);
+            assert_int_equal(crew_worker(&f->crew, i)->upstreams[0] == before[i], r < 0);
+        }
     }
     stop(f);
 }
@@ -196,18 +199,19 @@ static void callers_are_served_again_once_there_is_memory(void **state)
         int to_worker[2], from_worker[2];
         pthread_t thread;
 
-        assert_int_equal(start(f), 0);
+        assert_int_equal(start(f, 1), 0);
+        struct worker *worker = crew_worker(&f->crew, 0);
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, to_worker), 0);
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, from_worker), 0);
-        struct control control = {.worker = &f->worker, .memory = &m, .fd = from_worker[0]};
+        struct control control = {.worker = worker, .memory = &m, .fd = from_worker[0]};
         struct callers callers = {
             .socket = f->socket, .to_worker = to_worker[1], .from_worker = from_worker[1]};
-        event_assign(&control.event, f->worker.base, to_worker[0], EV_READ | EV_PERSIST, on_control,
+        event_assign(&control.event, worker->base, to_worker[0], EV_READ | EV_PERSIST, on_control,
                      &control);
         assert_int_equal(event_add(&control.event, NULL), 0);
         assert_int_equal(pthread_create(&thread, NULL, make_calls, &callers), 0);
         failing_memory_begin(&m);
-        int r = worker_run(&f->worker);
+        int r = worker_run(worker);
         assert_int_equal(r, 0);
         assert_int_equal(pthread_join(thread, NULL), 0);
         event_del(&control.event);
