@@ -298,7 +298,7 @@ static void reply(struct call *call, const struct facts *f)
                         metrics_upstream_get(f->metrics, upstream_settings(w->upstreams[i])->name));
     for (size_t i = 0; i < f->n_users; i++)
         append_user(&f->users[i], out);
-    append_models(out, w, &c->caller);
+    append_models(out, w, &call->connection->caller);
     call_reply_end(call);
     call_finish(call);
 }
