@@ -86,6 +86,7 @@ void answer_write_error(struct buffer *out, uint64_t index, completion_text cust
     put_text(&w, "param", completion_error_param(e));
     put_text(&w, "code", completion_error_code(e));
     put_text(&w, "upstream", completion_error_upstream(e));
+    put_text(&w, "endpoint", completion_error_endpoint(e));
     put_text(&w, "request_id", completion_error_request_id(e));
     put_text(&w, "call_id", completion_error_call_id(e));
     if (completion_error_retry_after_ms(e) >= 0)
