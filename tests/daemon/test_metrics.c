@@ -327,6 +327,11 @@ static void test_an_upstream_that_is_down_shows(void **state)
     /* The last one was not even tried. */
     expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"unreachable\"}", 8);
     expect(page, "completiond_refusals_total{reason=\"UPSTREAM_UNREACHABLE\"}", 9);
+#define ENDPOINT "{upstream=\"fake\",endpoint=\"127.0.0.1:1\"}"
+    expect(page, "completiond_endpoint_well" ENDPOINT, 0);
+    expect(page, "completiond_endpoint_calls_running" ENDPOINT, 0);
+    expect(page, "completiond_endpoint_attempts_total" ENDPOINT, 8);
+    expect(page, "completiond_endpoint_faults_total" ENDPOINT, 8);
     free(page);
     scene_stop(s);
 }
