@@ -21,15 +21,14 @@ static const char *split_unix(const char *base, struct config_endpoint *e, char 
                "characters";
     e->unix_path = strndup(path, len);
     e->name = strndup(path, len);
-    if (!e->unix_path || !e->name ||
-        asprintf(ret_http, "http://localhost%s", colon ? colon + 1 : "") < 0)
-        return no_memory;
-    return NULL;
+    if (asprintf(ret_http, "http://localhost%s", colon ? colon + 1 : "") < 0)
+        *ret_http = NULL;
+    return e->unix_path && e->name && *ret_http ? NULL : no_memory;
 }
 
 static const char *split_http(const char *base, struct config_endpoint *e, char **ret_http)
 {
-    const char *host = strchr(base, ':') + 3;
+    const char *host = base + strcspn(base, ":") + 3;
 
     if (!*host || *host == '/')
         return "base_url has no host";

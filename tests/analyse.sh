@@ -36,9 +36,6 @@ exceptions() {
 gcc|client/cli/prompt.c|f != stdin|the file is stdin where it is not closed
 gcc|client/cli/prompt.c|fread(|the file is closed behind the loop
 gcc|client/result.c|->top_logprobs[k]->entries[rank]|n is 0 where there are no logprobs
-gcc|daemon/config.c|strndup(path, len)|unix_path is the upstream's, which its owner frees
-gcc|daemon/config.c|strchr(base, ':') + 3|base begins with http:// or https://
-gcc|daemon/config.c|if (!u |base_url is the upstream's, which its owner frees
 gcc|daemon/config_value.c|grown[n + 1] = NULL|the text is in the list
 gcc|daemon/multi.c|return true;|the table is in m, whose end frees it
 gcc|daemon/sse.c|memcmp(line, name, offset)|a line of four bytes is not NULL

@@ -246,6 +246,11 @@ static void test_an_upstream_that_is_down_shows(void **state)
     metrics_expect(page, "completiond_attempts_total{upstream=\"fake\",outcome=\"unreachable\"}",
                    8);
     metrics_expect(page, "completiond_refusals_total{reason=\"UPSTREAM_UNREACHABLE\"}", 9);
+#define ENDPOINT "{upstream=\"fake\",endpoint=\"127.0.0.1:1\"}"
+    metrics_expect(page, "completiond_endpoint_well" ENDPOINT, 0);
+    metrics_expect(page, "completiond_endpoint_calls_running" ENDPOINT, 0);
+    metrics_expect(page, "completiond_endpoint_attempts_total" ENDPOINT, 8);
+    metrics_expect(page, "completiond_endpoint_faults_total" ENDPOINT, 8);
     free(page);
     scene_stop(s);
 }

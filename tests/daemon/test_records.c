@@ -142,7 +142,7 @@ static void test_fields_are_what_happened(void **state)
 {
     struct scene *s = *state;
     struct rpc_result result;
-    char pid[16], uid[16];
+    char pid[16], uid[16], endpoint[64];
 
     start(s, NULL);
     call(s, RPC_CREATE, "model-x", &result);
@@ -158,6 +158,8 @@ static void test_fields_are_what_happened(void **state)
     expect(record, "COMPLETION_METHOD", RPC_CREATE);
     expect(record, "COMPLETION_MODEL", "model-x");
     expect(record, "COMPLETION_UPSTREAM", "fake");
+    assert_int_equal(sscanf(fake_base_url(s->fake), "http://%63[^/]", endpoint), 1);
+    expect(record, "COMPLETION_ENDPOINT", endpoint);
     expect(record, "COMPLETION_STATUS", "OK");
     expect(record, "COMPLETION_REASON", NULL);
     expect(record, "COMPLETION_HTTP_STATUS", "200");

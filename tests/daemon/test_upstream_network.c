@@ -110,6 +110,30 @@ static void test_black_hole(void **state)
 
 static const char nowhere[] = "upstream.test";
 
+static void test_a_black_hole_beside_one_that_answers(void **state)
+{
+    struct scene *s = *state;
+    struct rpc_result result;
+    char settings[160], host[32], line[96];
+    struct fake *other = fake_new(NULL, serve, NULL);
+
+    snprintf(host, sizeof host, NETWORK_BLACK_HOLE, 2U);
+    snprintf(settings, sizeof settings, "base_url = %s\nconnect_timeout = 100ms",
+             fake_base_url(other));
+    start(s, host, settings);
+    for (int i = 0; i < 100; i++) {
+        rpc_finish(&s->rpc, ask(s, -1), &result);
+        rpc_assert_ok(&result, "whole");
+        rpc_result_done(&result);
+    }
+    snprintf(line, sizeof line, "at %s:%s", host, strrchr(fake_base_url(s->fake), ':') + 1);
+    *strchrnul(line, '/') = '\0';
+    strcat(line, " failed (http_status=0), again in 0 ms");
+    daemon_assert_logged(&s->daemon, line);
+    scene_stop(s);
+    fake_free(other);
+}
+
 static void test_names_that_lead_nowhere(void **state)
 {
     static const enum nameserver_mode modes[] = {NAMESERVER_NXDOMAIN, NAMESERVER_SERVFAIL,
@@ -349,6 +373,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         scene_test(test_black_hole),
+        scene_test(test_a_black_hole_beside_one_that_answers),
         scene_test(test_names_that_lead_nowhere),
         scene_test(test_name_server_that_is_slow),
         scene_test(test_name_server_that_is_dead),

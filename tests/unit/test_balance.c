@@ -1,4 +1,5 @@
 /* Which server is asked next, and that what is known of servers outlives a configuration. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -190,6 +191,53 @@ static void a_single_one_is_asked_until_it_can_not_be_reached(void **state)
     assert_int_equal(choose(f, 0, 101 + SECOND), -1);
 }
 
+/* ---- Threads ---- */
+
+enum { THREADS = 4, ROUNDS = 20000 };
+
+/* Calls that go well at three servers, and fail at the last in every way. */
+static void *call_many(void *user)
+{
+    struct fixture *f = user;
+    int64_t wait_us;
+
+    for (int i = 0; i < ROUNDS; i++) {
+        int64_t now_us = (int64_t)i * 1000;
+        int at = balance_choose(&f->balance, 0, (uint64_t)i, now_us, &wait_us);
+        struct load *l = f->list[at];
+        l->n_running++;
+        l->n_asked++;
+        if (at < N - 1)
+            load_recover(l, now_us);
+        else if (i % 3 == 0)
+            load_fault(l, 0, now_us);
+        else
+            load_report(l, i % 3 == 1, now_us);
+        l->n_running--;
+    }
+    return NULL;
+}
+
+static void threads_may_share_what_is_known(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t threads[THREADS];
+    uint64_t n_asked = 0;
+
+    for (size_t i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, call_many, f), 0);
+    for (size_t i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    for (size_t i = 0; i < N; i++) {
+        assert_int_equal(f->list[i]->n_running, 0);
+        n_asked += f->list[i]->n_asked;
+        assert_int_equal(f->list[i]->n_faults > 0, i == N - 1);
+    }
+    assert_int_equal(n_asked, THREADS * ROUNDS);
+    /* Three well ones, of which none is ever left alone. */
+    assert_true(f->list[N - 1]->n_asked < n_asked / 4);
+}
+
 static void what_is_known_of_a_server_is_shared_by_its_name(void **state)
 {
     struct loads loads;
@@ -230,6 +278,7 @@ int main(void)
         balance_test(where_all_rest_those_that_answer_are_asked),
         balance_test(where_none_can_be_reached_each_is_tried_once_a_second),
         balance_test(a_single_one_is_asked_until_it_can_not_be_reached),
+        balance_test(threads_may_share_what_is_known),
         cmocka_unit_test(what_is_known_of_a_server_is_shared_by_its_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
