@@ -18,15 +18,16 @@ int caller_init(struct caller *caller, int fd)
         return -errno;
     *caller = (struct caller){.uid = cred.uid, .gid = cred.gid, .pid = cred.pid};
 
-    /* Asked once for the size. */
+    /* The first time it says how much space it takes, unless it is none. */
     len = 0;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) == 0 || errno != ERANGE)
-        return 0;
-    caller->groups = malloc(len);
-    if (!caller->groups)
-        return -ENOMEM;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, caller->groups, &len) < 0)
-        len = 0;
+    while (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, caller->groups, &len) < 0) {
+        if (errno != ERANGE)
+            return 0;
+        gid_t *groups = realloc(caller->groups, len);
+        if (!groups)
+            return -ENOMEM;
+        caller->groups = groups;
+    }
     caller->n_groups = len / sizeof(gid_t);
     return 0;
 }
@@ -60,15 +61,9 @@ static bool caller_in_group(const struct caller *caller, gid_t gid)
 
 static bool policy_matches(const struct config_policy *p, const struct caller *caller)
 {
-    switch (p->kind) {
-    case CONFIG_POLICY_USER:
+    if (p->kind == CONFIG_POLICY_USER)
         return p->id == caller->uid;
-    case CONFIG_POLICY_GROUP:
-        return caller_in_group(caller, p->id);
-    case CONFIG_POLICY_EVERYONE:
-        break;
-    }
-    return true;
+    return p->kind == CONFIG_POLICY_EVERYONE || caller_in_group(caller, p->id);
 }
 
 struct policy policy_find(const struct config *config, const struct caller *caller)

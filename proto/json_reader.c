@@ -316,9 +316,9 @@ static bool to_double(const struct json_slice *s, double *ret)
 {
     char text[NUMBER_MAX + MB_LEN_MAX + 1];
     const char *dot = memchr(s->data, '.', s->len), *point = localeconv()->decimal_point;
-    size_t n = dot ? (size_t)(dot - s->data) : s->len, n_point = strlen(point);
+    size_t n = dot ? (size_t)(dot - s->data) : s->len, n_point = strnlen(point, MB_LEN_MAX);
 
-    if (s->len > NUMBER_MAX || n_point > MB_LEN_MAX)
+    if (s->len > NUMBER_MAX)
         return false;
     memcpy(text, s->data, n);
     if (dot) {
@@ -553,10 +553,9 @@ static bool skip_one(struct json_reader *r)
         return enter(r, false);
     case JSON_OBJECT:
         return enter(r, true);
-    case JSON_NONE:
-        break;
+    default:
+        return fail(r, "a value is expected");
     }
-    return fail(r, "a value is expected");
 }
 
 bool json_skip(struct json_reader *r, struct json_slice *ret)

@@ -98,7 +98,7 @@ void grpc_message_decode(struct buffer *out, const void *text, size_t len)
         buffer_append_byte(&raw, (uint8_t)(high << 4 | low));
         i += 2;
     }
-    if (raw.error && !out->error)
+    if (!out->error)
         out->error = raw.error;
     utf8_append_repaired(out, buffer_bytes(&raw), buffer_length(&raw));
     buffer_done(&raw);

@@ -14,7 +14,7 @@
 #define CREATE(...) CLI_ARGUMENTS("create", "--model", "m", "--prompt", "CANARY", __VA_ARGS__)
 
 /* Less than any timer but those of the tests. */
-enum { AT_ONCE_MS = 5000, QUIET_MS = 300, EVENTS_MAX = 1 << 20 };
+enum { AT_ONCE_MS = 20000, QUIET_MS = 1000, EVENTS_MAX = 1 << 20 };
 
 /* ---- Upstreams that do not end ---- */
 
@@ -58,10 +58,10 @@ static void assert_closed(struct scene *s, unsigned n, int64_t since_ms)
 
 static void test_time_that_is_over_is_6(void **state)
 {
-    enum { TIMEOUT_MS = 300 };
+    enum { TIMEOUT_MS = 2000 }; /* the upstream must have been asked by then */
     struct scene *s = *state;
-    const char *const *commands[] = {CREATE("--timeout", "300ms"),
-                                     CREATE("--timeout", "0.3", "--stream")};
+    const char *const *commands[] = {CREATE("--timeout", "2000ms"),
+                                     CREATE("--timeout", "2.0", "--stream")};
     struct cli c;
 
     scene_start(s, say_nothing, NULL, NULL);
@@ -88,7 +88,7 @@ static void test_time_that_is_over_in_a_stream_is_6_too(void **state)
     scene_start(s, say_one_thing, NULL, NULL);
     int64_t start = harness_now_ms();
     cli_run(&c, 6, s->daemon.socket, NULL,
-            CREATE("--timeout", "1s", "--stream", "--output", "text"));
+            CREATE("--timeout", "3s", "--stream", "--output", "text"));
     assert_string_equal(cli_text(&c), "half\n");
     cli_done(&c);
     assert_closed(s, 1, start);

@@ -11,7 +11,10 @@
 #include "scene.h"
 
 /* More than a kernel and a daemon together want to hold, and what they may hold at most. */
-enum { N_EVENTS = 6000, TEXT_BYTES = 4096, HELD_MAX_EVENTS = 3600, QUIET_MS = 1000 };
+enum { N_EVENTS = 6000, TEXT_BYTES = 4096, HELD_MAX_EVENTS = 3600 };
+
+/* What nobody takes for so long is a stall. */
+static const int quiet_ms = 1000, long_quiet_ms = 4000;
 
 /* ---- Upstream ---- */
 
@@ -29,16 +32,17 @@ static void fill_event(char *event, size_t size, int i)
 /* A long answer; FAKE_STEP for each event that is taken, FAKE_STALLED once if one is not. */
 static void pour(struct fake_connection *c)
 {
+    const int *quiet = c->user;
     char event[TEXT_BYTES + 512];
 
     if (!fake_read_request(c) || !fake_stream_begin(c))
         return;
-    for (int i = 0, quiet_ms = QUIET_MS; i < N_EVENTS; i++) {
+    for (int i = 0, wait_ms = *quiet; i < N_EVENTS; i++) {
         fill_event(event, sizeof event, i);
-        size_t len = strlen(event), done = fake_write_some(c, event, len, quiet_ms);
+        size_t len = strlen(event), done = fake_write_some(c, event, len, wait_ms);
         if (done < len) {
             fake_mark(c->fake, FAKE_STALLED);
-            quiet_ms = HARNESS_TIMEOUT_MS;
+            wait_ms = HARNESS_TIMEOUT_MS;
             if (!fake_write(c, event + done, len - done))
                 return;
         }
@@ -126,7 +130,7 @@ static void test_slow_reader_pauses_only_its_own_call(void **state)
     rpc_request request = rpc_request_new("m", "p");
     struct rpc other;
 
-    scene_start(s, pour_or_serve, NULL, NULL);
+    scene_start(s, pour_or_serve, &quiet_ms, NULL);
     struct grpc_client_call *slow = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
     assert_true(fake_await(s->fake, FAKE_REQUESTED, 1));
     await_stall(s);
@@ -148,7 +152,7 @@ static void test_reader_that_reads_nothing_blocks_nobody_else(void **state)
     rpc_request request = rpc_request_new("m", "p");
     struct rpc deaf;
 
-    scene_start(s, pour_or_serve, NULL, NULL);
+    scene_start(s, pour_or_serve, &quiet_ms, NULL);
     rpc_connect(&deaf, s->daemon.socket);
     struct grpc_client_call *call = rpc_start(&deaf, RPC_CREATE_STREAM, &request, -1);
     await_stall(s);
@@ -163,8 +167,9 @@ static void test_pause_is_no_silence_of_the_upstream(void **state)
     struct scene *s = *state;
     rpc_request request = rpc_request_new("m", "p");
 
-    /* The upstream is made to wait for longer than that. */
-    scene_start(s, pour_or_serve, NULL, "idle_timeout = 500ms\n");
+    /* The upstream is made to wait for longer than that; without it, even on a busy machine, it is
+     * never silent for so long. */
+    scene_start(s, pour_or_serve, &long_quiet_ms, "idle_timeout = 3s\n");
     struct grpc_client_call *slow = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
     await_stall(s);
     expect_all(&s->rpc, slow);
@@ -176,7 +181,7 @@ static void test_paused_call_costs_no_cpu(void **state)
     struct scene *s = *state;
     rpc_request request = rpc_request_new("m", "p");
 
-    scene_start(s, pour_or_serve, NULL, NULL);
+    scene_start(s, pour_or_serve, &quiet_ms, NULL);
     struct grpc_client_call *slow = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
     await_stall(s);
     long before = cpu_ticks(&s->daemon);
@@ -196,7 +201,7 @@ static void test_many_slow_readers(void **state)
     rpc_request request = rpc_request_new("m", "p");
     struct grpc_client_call *calls[N];
 
-    scene_start(s, pour, NULL, NULL);
+    scene_start(s, pour, &quiet_ms, NULL);
     for (int i = 0; i < N; i++)
         calls[i] = rpc_start(&s->rpc, RPC_CREATE_STREAM, &request, -1);
     assert_true(fake_await(s->fake, FAKE_STALLED, N));

@@ -59,8 +59,8 @@ static void test_silent_callers_go_and_idle_ones_stay(void **state)
     buffer_append(&half.sent, PEER_PREFACE, 20);
     assert_true(raw_send(&half));
     for (int i = 0; i < 4; i++) {
-        raw_open(&silent, s->daemon.socket);
         int64_t start_ms = harness_now_ms();
+        raw_open(&silent, s->daemon.socket);
         raw_await_close(&silent);
         assert_true(harness_now_ms() - start_ms >= 300);
         raw_close(&silent);
@@ -74,6 +74,19 @@ static void test_silent_callers_go_and_idle_ones_stay(void **state)
     raw_close(&half);
     raw_close(&greeted);
     scene_stop(s);
+}
+
+/* On a busy machine the time for the first byte may be over before it is sent: then once more. */
+static void open_with(struct raw *r, const char *socket, const struct buffer *bytes, size_t n)
+{
+    for (int i = 0; i < 20; i++) {
+        raw_open(r, socket);
+        buffer_append(&r->sent, buffer_bytes(bytes), n);
+        if (raw_send(r))
+            return;
+        raw_close(r);
+    }
+    fail_msg("closed before it was late");
 }
 
 /* A session with one call, cut anywhere; then silence. All of them at once. */
@@ -93,11 +106,8 @@ static void test_every_cut_ends_at_its_limit(void **state)
     scene_start(s, pour_or_serve, NULL, LIMITS);
     expect_quick_answer(&s->rpc);
     int before = daemon_n_descriptors(&s->daemon);
-    for (size_t cut = 0; cut <= n; cut++) {
-        raw_open(&callers[cut], s->daemon.socket);
-        buffer_append(&callers[cut].sent, buffer_bytes(&whole), cut);
-        assert_true(raw_send(&callers[cut]));
-    }
+    for (size_t cut = 0; cut <= n; cut++)
+        open_with(&callers[cut], s->daemon.socket, &whole, cut);
     for (size_t cut = 0; cut <= n; cut++) {
         struct raw *r = &callers[cut];
         if (cut == n)
@@ -136,7 +146,9 @@ static void test_a_thousand_slow_beginnings_hurt_nobody(void **state)
     expect_quick_answer(&s->rpc);
     for (int i = 0; i < N; i++) {
         fds[i] = raw_socket(s->daemon.socket);
-        assert_int_equal(send(fds[i], PEER_PREFACE, (size_t)(i % 24), MSG_NOSIGNAL), i % 24);
+        /* Or it is late already. */
+        ssize_t n = send(fds[i], PEER_PREFACE, (size_t)(i % 24), MSG_NOSIGNAL);
+        assert_true(n == i % 24 || errno == EPIPE);
         if (i % 50 == 0)
             expect_quick_answer(&s->rpc);
     }
@@ -202,31 +214,55 @@ static void test_caller_that_does_not_read_is_closed(void **state)
     daemon_assert_logged(&s->daemon, "CALLER_STALLED");
 }
 
-/* A byte now and then is slow, but no stall. */
+static bool has_ended(struct raw *r)
+{
+    return strstr(peer_text(&r->peer), "grpc-status");
+}
+
+/* Takes a byte at a time for so long, or until the end. Returns the longest time for one. */
+static int64_t take_a_little(struct raw *r, int64_t ms)
+{
+    int64_t start_ms = harness_now_ms(), last_ms = start_ms, longest_ms = 0;
+
+    for (size_t n = 1; last_ms - start_ms < ms; n++) {
+        while (buffer_length(&r->peer.data) < n && !has_ended(r))
+            assert_true(raw_read(r));
+        if (has_ended(r))
+            break;
+        peer_window(&r->sent, 0, 1);
+        peer_window(&r->sent, 1, 1);
+        assert_true(raw_send(r));
+        int64_t now_ms = harness_now_ms();
+        longest_ms = now_ms - last_ms > longest_ms ? now_ms - last_ms : longest_ms;
+        last_ms = now_ms;
+    }
+    return longest_ms;
+}
+
+/* A byte now and then is slow, but no stall. On a busy machine we may stall indeed, and try again.
+ */
 static void test_caller_that_takes_a_little_is_served(void **state)
 {
+    enum { STALL_MS = 500 };
     struct scene *s = *state;
-    struct raw r;
+    bool ended = true;
 
     scene_start(s, pour_or_serve, NULL, LIMITS);
     expect_quick_answer(&s->rpc);
-    raw_open(&r, s->daemon.socket);
-    peer_hello(&r.sent);
-    peer_setting(&r.sent, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1);
-    raw_append_call(&r.sent, 1, RPC_CREATE_STREAM);
-    assert_true(raw_send(&r));
-    int64_t start_ms = harness_now_ms();
-    for (size_t n = 1; harness_now_ms() - start_ms < 2000; n++) {
-        while (buffer_length(&r.peer.data) < n)
-            assert_true(raw_read(&r));
-        peer_window(&r.sent, 0, 1);
-        peer_window(&r.sent, 1, 1);
+    for (unsigned i = 1; ended; i++) {
+        struct raw r;
+        raw_open(&r, s->daemon.socket);
+        peer_hello(&r.sent);
+        peer_setting(&r.sent, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1);
+        raw_append_call(&r.sent, 1, RPC_CREATE_STREAM);
         assert_true(raw_send(&r));
+        int64_t longest_ms = take_a_little(&r, 4 * STALL_MS);
+        ended = has_ended(&r) || fake_count(s->fake, FAKE_CLOSED) == i;
+        if (ended && (longest_ms < STALL_MS / 2 || i == 10))
+            fail_msg("stalled, though no byte took longer than %d ms", (int)longest_ms);
+        raw_close(&r);
+        assert_true(fake_await(s->fake, FAKE_CLOSED, i));
     }
-    assert_null(strstr(peer_text(&r.peer), "grpc-status"));
-    assert_int_equal(fake_count(s->fake, FAKE_CLOSED), 0);
-    raw_close(&r);
-    assert_true(fake_await(s->fake, FAKE_CLOSED, 1));
     scene_stop(s);
 }
 

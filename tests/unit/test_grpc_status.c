@@ -114,6 +114,20 @@ static void broken_escapes_stay_and_bad_utf8_is_repaired(void **state)
     }
 }
 
+/* Where something did not fit before, nothing is added, and the first error stays. */
+static void an_earlier_error_stays(void **state)
+{
+    struct buffer plain = BUFFER_INIT(4);
+    (void)state;
+
+    buffer_append_string(&plain, "12345");
+    assert_int_equal(plain.error, -EMSGSIZE);
+    grpc_message_decode(&plain, "%41", 3);
+    assert_int_equal(plain.error, -EMSGSIZE);
+    assert_int_equal(buffer_length(&plain), 0);
+    buffer_done(&plain);
+}
+
 static void long_messages_are_cut_between_characters(void **state)
 {
     char message[4 * GRPC_MESSAGE_MAX + 1];
@@ -384,6 +398,7 @@ int main(void)
         cmocka_unit_test(content_types_of_grpc_are_told_from_others),
         cmocka_unit_test(messages_are_percent_encoded_and_come_back),
         cmocka_unit_test(broken_escapes_stay_and_bad_utf8_is_repaired),
+        cmocka_unit_test(an_earlier_error_stays),
         cmocka_unit_test(long_messages_are_cut_between_characters),
         cmocka_unit_test(timeouts_are_read),
         cmocka_unit_test(timeouts_are_written_in_the_finest_unit_that_fits),

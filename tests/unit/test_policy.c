@@ -5,7 +5,12 @@
 
 #include <cmocka.h>
 #include <grp.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -188,6 +193,99 @@ static void the_kernel_says_which_groups_a_caller_has(void **state)
     close(fds[1]);
 }
 
+static void a_caller_may_be_in_no_other_group(void **state)
+{
+    gid_t before[256];
+    int n_before = getgroups(256, before), fds[2];
+    struct caller caller;
+    (void)state;
+
+    assert_true(n_before >= 0);
+    if (setgroups(0, NULL) < 0)
+        skip(); /* for root only */
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    assert_int_equal(setgroups((size_t)n_before, before), 0);
+    assert_int_equal(caller_init(&caller, fds[0]), 0);
+    assert_int_equal(caller.n_groups, 0);
+    caller_done(&caller);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void who_is_not_to_be_seen_is_in_no_unit(void **state)
+{
+    static char known[] = "known.service";
+    struct caller unseen = {0}, asked = {.pid = getpid(), .unit = known}, gone = {.pid = INT_MAX};
+    (void)state;
+
+    caller_find_unit(&unseen);
+    assert_null(unseen.unit);
+    caller_find_unit(&asked);
+    assert_ptr_equal(asked.unit, known);
+    caller_find_unit(&gone);
+    assert_string_equal(gone.unit, "");
+    caller_done(&gone);
+}
+
+enum { CANT = 77 };
+
+/* Where libsystemd looks for what kind of control groups there are. */
+static bool has_control_groups(void)
+{
+    return access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ||
+           access("/sys/fs/cgroup/systemd/cgroup.procs", F_OK) == 0;
+}
+
+/* Our own unit, were the kernel to say that we are in this control group. */
+static int find_unit_in(const char *control_group, const char *expected)
+{
+    struct caller caller = {.pid = getpid()};
+    char path[] = "/tmp/completiond-policy.XXXXXX", ours[32];
+    int fd = mkstemp(path);
+
+    if (fd < 0 || dprintf(fd, "1:name=systemd:%s\n0::%s\n", control_group, control_group) < 0)
+        return CANT;
+    snprintf(ours, sizeof ours, "/proc/%d/cgroup", (int)getpid());
+    bool could = has_control_groups() && unshare(CLONE_NEWNS) == 0 &&
+                 mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+                 mount(path, ours, NULL, MS_BIND, NULL) == 0;
+    unlink(path);
+    close(fd);
+    if (!could)
+        return CANT;
+    caller_find_unit(&caller);
+    int r = strcmp(caller.unit, expected) != 0;
+    if (r)
+        print_error("%s is in unit \"%s\"\n", control_group, caller.unit);
+    caller_done(&caller);
+    return r;
+}
+
+static void a_users_unit_comes_before_the_systems(void **state)
+{
+    static const struct {
+        const char *group, *unit;
+    } rows[] = {
+        {"/system.slice/web.service", "web.service"},
+        {"/user.slice/user-7.slice/user@7.service/app.slice/bar.service", "bar.service"},
+        {"/user.slice/user-7.slice/session-1.scope", "session-1.scope"},
+        {"/nothing/of/systemd", ""},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        pid_t pid = fork();
+        int status;
+        assert_true(pid >= 0);
+        if (pid == 0)
+            exit(find_unit_in(rows[i].group, rows[i].unit));
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (status == CANT << 8)
+            skip(); /* no mounts, or no control groups, here */
+        assert_int_equal(status, 0);
+    }
+}
+
 static void a_socket_without_another_end_is_nobodys(void **state)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -231,6 +329,9 @@ int main(void)
         cmocka_unit_test(a_uid_is_no_gid),
         cmocka_unit_test(models_are_globs),
         cmocka_unit_test(the_kernel_says_which_groups_a_caller_has),
+        cmocka_unit_test(a_caller_may_be_in_no_other_group),
+        cmocka_unit_test(who_is_not_to_be_seen_is_in_no_unit),
+        cmocka_unit_test(a_users_unit_comes_before_the_systems),
         cmocka_unit_test(a_socket_without_another_end_is_nobodys),
         cmocka_unit_test(the_kernel_says_who_called),
     };
