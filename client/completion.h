@@ -96,19 +96,19 @@ const char *completion_error_message(const completion_error *error);
 
 /* What the daemon adds; texts are "" and numbers are 0 (retry_after_ms: -1) if absent. What
  * happened, in a word for programs (completion(7) has them all); the API's type, param, code and
- * message; the upstream's name in the configuration; the ids of the upstream's response and of the
- * call in the daemon's log; how far the last attempt came ("connect", "headers", ...); the HTTP
- * status; when to try again; how many attempts were made; how many chunks had been sent. Then:
- * whether the upstream may have done, and bill, the work; whether the same request may succeed
- * later. Where the daemon had no last word (the connection broke, the deadline passed, the call was
- * cancelled), these two are the library's: 1, but 0 if nothing was sent, and as the status says. */
+ * message; the upstream's name in the configuration, and which of its servers was asked last
+ * (HOST:PORT, or the path of a socket); the ids of the upstream's response and of the call in the
+ * daemon's log; how far the last attempt came ("connect", "headers", ...); the HTTP status; when to
+ * try again; how many attempts were made; how many chunks had been sent. Then: whether the upstream
+ * may have done, and bill, the work; whether the same request may succeed later. Where the daemon
+ * had no last word (the connection broke, the deadline passed, the call was cancelled), these two
+ * are the library's: 1, but 0 if nothing was sent, and as the status says. */
 const char *completion_error_reason(const completion_error *error);
 const char *completion_error_type(const completion_error *error);
 const char *completion_error_param(const completion_error *error);
 const char *completion_error_code(const completion_error *error);
 const char *completion_error_api_message(const completion_error *error);
 const char *completion_error_upstream(const completion_error *error);
-/* Which of the upstream's servers was asked last: HOST:PORT, or the path of a socket. */
 const char *completion_error_endpoint(const completion_error *error);
 const char *completion_error_request_id(const completion_error *error);
 const char *completion_error_call_id(const completion_error *error);

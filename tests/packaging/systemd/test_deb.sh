@@ -46,6 +46,9 @@ each_file_is_in_its_package() {
   dpkg-deb -c "$(deb libcompletion0)" | grep -q '/libcompletion.so.0 -> '
   dpkg-deb -c "$(deb libcompletion-dev)" | grep -q ' ./usr/include/completion.h$'
   dpkg-deb -c "$(deb libcompletion-dev)" | grep -q '/completion/v1/completion.proto$'
+  dpkg-deb -c "$(deb libcompletion-dev)" | grep -q ' ./usr/include/completion/libevent.h$'
+  dpkg-deb -c "$(deb libcompletion-dev)" | grep -q '/man3/completion_call_next.3.gz'
+  dpkg-deb -c "$(deb libcompletion-dev)" | grep -q '/examples/c/stream.c'
 }
 
 configuration_is_a_conffile() {
