@@ -253,41 +253,31 @@ static void who_is_connected_or_owes_tokens_is_not_forgotten(void **state)
     accounts_done(&a);
 }
 
-struct seen {
-    unsigned n;
-    uid_t uids[64];
-};
-
-static void note_account(const struct account *account, void *user)
-{
-    struct seen *seen = user;
-
-    assert_true(seen->n < 64);
-    seen->uids[seen->n++] = account->uid;
-}
-
 static void who_is_here_is_shown_once_and_in_order(void **state)
 {
     struct memory total = MEMORY_INIT(SIZE_MAX, NULL);
     struct account *accounts[50];
-    struct seen seen = {0};
+    struct account_state *seen;
     struct accounts a;
+    size_t n;
     (void)state;
 
     accounts_init(&a, &total);
-    accounts_walk(&a, note_account, &seen);
-    assert_int_equal(seen.n, 0);
+    assert_int_equal(accounts_look(&a, 0, &seen, &n), 0);
+    assert_int_equal(n, 0);
+    free(seen);
     for (unsigned i = 0; i < 50; i++)
         accounts[i] = accounts_get(&a, 7 * i % 50, 0);
     /* Away, and not forgotten yet. */
     for (unsigned i = 0; i < 50; i++)
         if (accounts[i]->uid % 3 == 0)
             accounts[i] = account_unref(accounts[i]);
-    accounts_walk(&a, note_account, &seen);
-    assert_int_equal(seen.n, 33);
+    assert_int_equal(accounts_look(&a, 0, &seen, &n), 0);
+    assert_int_equal(n, 33);
     for (unsigned i = 0, uid = 0; uid < 50; uid++)
         if (uid % 3 != 0)
-            assert_int_equal(seen.uids[i++], uid);
+            assert_int_equal(seen[i++].uid, uid);
+    free(seen);
     for (unsigned i = 0; i < 50; i++)
         account_unref(accounts[i]);
     accounts_done(&a);
