@@ -89,6 +89,28 @@ static void test_a_slow_one_gets_no_more_while_others_have_less(void **state)
     scene_stop(f->scene);
 }
 
+static void test_workers_know_of_each_others_calls(void **state)
+{
+    struct fleet *f = *state;
+    struct rpc_result result;
+
+    fleet_start(f, 3, "[daemon]\nworkers = 2\n");
+    struct grpc_client_call *held = fleet_hold_one(f, 1);
+    /* The second connection is the other worker's. */
+    struct rpc first = f->scene->rpc;
+    rpc_connect(&f->scene->rpc, f->scene->daemon.socket);
+    for (size_t i = 0; i < MANY; i++)
+        assert_int_equal(fleet_ask(f, RPC_CREATE), 'a');
+    assert_int_equal(fleet_n_asked(f, 1), 1);
+    rpc_close(&f->scene->rpc);
+    f->scene->rpc = first;
+    fake_mark(f->fakes[1], FAKE_GO);
+    rpc_finish(&f->scene->rpc, held, &result);
+    rpc_assert_ok(&result, "b");
+    rpc_result_done(&result);
+    scene_stop(f->scene);
+}
+
 static void test_sockets_and_ports_may_be_mixed(void **state)
 {
     struct fleet *f = *state;
@@ -358,6 +380,7 @@ int main(void)
         endpoint_test(test_calls_go_to_the_least_loaded),
         endpoint_test(test_equals_are_all_asked_on_kept_connections),
         endpoint_test(test_a_slow_one_gets_no_more_while_others_have_less),
+        endpoint_test(test_workers_know_of_each_others_calls),
         endpoint_test(test_sockets_and_ports_may_be_mixed),
         endpoint_test(test_a_dead_one_is_not_seen),
         endpoint_test(test_a_busy_one_is_left_alone_until_it_is_well_again),
