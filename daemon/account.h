@@ -98,7 +98,7 @@ struct account_state {
 };
 
 struct account_state account_look(struct account *account, int64_t now_us);
-/* All accounts that something refers to, in no order; to be freed. 0 or -ENOMEM. */
+/* All accounts that something refers to, by uid; to be freed. 0 or -ENOMEM. */
 int accounts_look(struct accounts *a, int64_t now_us, struct account_state **ret, size_t *ret_n);
 
 #endif

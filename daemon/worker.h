@@ -50,7 +50,6 @@ struct config;
 struct crew;
 struct log;
 struct metrics;
-struct multi;
 struct queue_place;
 struct server;
 struct transfer;
