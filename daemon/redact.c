@@ -333,17 +333,17 @@ void redact_request(struct redact *r, const uint8_t *json, size_t len)
 
 /* ---- The key ---- */
 
+/* What goes on for longer is found as a part. One may begin inside another. */
 static void mark_beginnings(struct redact *r, const char *secret, size_t len)
 {
     size_t least = len < KEY_BEGINNING ? len : KEY_BEGINNING;
     const uint8_t *p = r->data, *end = p + r->all;
 
-    while ((p = memmem(p, (size_t)(end - p), secret, least))) {
+    for (; (p = memmem(p, (size_t)(end - p), secret, least)); p++) {
         size_t n = least;
-        while (n < len && p + n < end && p[n] == (uint8_t)secret[n])
+        while (n < len && n < REDACT_WINDOW && p + n < end && p[n] == (uint8_t)secret[n])
             n++;
         mark(r, (size_t)(p - r->data), (size_t)(p - r->data) + n);
-        p += n;
     }
 }
 

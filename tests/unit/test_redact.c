@@ -182,6 +182,8 @@ static void parts_of_the_key_are_hidden(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         assert_string_equal(seen(rows[i].text, NULL, key), rows[i].expected);
     assert_string_equal(seen("key abc, abcabc.", NULL, "abc"), "key #, #.");
+    assert_string_equal(seen("key ababa.", NULL, "aba"), "key #.");
+    assert_string_equal(seen("key aaaaaaaaaaaaab.", NULL, "aaaaaaaab"), "key #.");
     assert_string_equal(seen("no key", NULL, ""), "no key");
     /* The model's name is shown, but not if it is the key. */
     assert_string_equal(
