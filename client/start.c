@@ -120,18 +120,18 @@ EXPORT void completion_call_cancel(completion_call *call)
 
 EXPORT completion_call *completion_call_free(completion_call *call)
 {
-    completion_client *c = call && !call->is_freed ? call->client : NULL;
+    completion_client *c = call ? call->client : NULL;
 
-    if (c && c->busy == BLOCKING) {
+    /* One that goes on is to be stopped. */
+    bool is_due = c && call->grpc && !call->is_blocking && client_is_ours(c);
+    if (!c || c->busy != BLOCKING) {
+        call_free(call);
+    } else if (!call->is_freed) {
         /* It may be the very one that is waited for. */
         call_end(call, -ECANCELED, CALL_CANCELLED);
         call->is_freed = true;
         c->n_freed++;
-        return NULL;
     }
-    /* One that goes on is to be stopped. */
-    bool is_due = c && call->grpc && !call->is_blocking && client_is_ours(c);
-    call_free(call);
     if (is_due)
         client_wake(c);
     return NULL;

@@ -82,6 +82,38 @@ static int take(struct view *v, size_t n, void **ret)
 
 /* ---- Fields ---- */
 
+/* wire_next(), with a short way for what nearly all fields are: a tag of one byte, and a text or a
+ * number with a length or value of one. */
+static inline int next_field(const uint8_t **p, const uint8_t *end, struct wire_field *w)
+{
+    const uint8_t *at = *p;
+
+    if (end - at < 2 || at[0] < 8 || (at[0] | at[1]) & 0x80)
+        return wire_next(p, end, w);
+    w->number = at[0] >> 3;
+    w->type = (enum wire_type)(at[0] & 7);
+    if (w->type == WIRE_LEN && at[1] <= end - at - 2) {
+        w->data = at + 2;
+        w->len = at[1];
+    } else if (w->type == WIRE_VARINT) {
+        w->value = at[1];
+        w->len = 0;
+    } else {
+        return wire_next(p, end, w);
+    }
+    *p = at + 2 + w->len;
+    return 1;
+}
+
+/* Most fields are numbered from 1 on. */
+static inline const ProtobufCFieldDescriptor *find_field(const ProtobufCMessageDescriptor *d,
+                                                         uint32_t number)
+{
+    return number - 1 < d->n_fields && d->fields[number - 1].id == number
+               ? &d->fields[number - 1]
+               : protobuf_c_message_descriptor_get_field(d, number);
+}
+
 static enum wire_type wire_type_of(ProtobufCType type)
 {
     switch (type) {
@@ -199,7 +231,7 @@ static int put_elements(struct view *v, const ProtobufCFieldDescriptor *f,
 static int put_field(struct view *v, const ProtobufCMessageDescriptor *d,
                      const struct wire_field *w, ProtobufCMessage *message)
 {
-    const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field(d, w->number);
+    const ProtobufCFieldDescriptor *f = find_field(d, w->number);
 
     if (!f)
         return ++v->n_unknown > UNKNOWN_MAX ? -EBADMSG : 0;
@@ -224,8 +256,8 @@ static int make_lists(struct view *v, const ProtobufCMessageDescriptor *d, const
     struct wire_field w;
     int r;
 
-    while ((r = wire_next(&p, data + len, &w)) > 0) {
-        const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field(d, w.number);
+    while ((r = next_field(&p, data + len, &w)) > 0) {
+        const ProtobufCFieldDescriptor *f = find_field(d, w.number);
         if (!f || f->label != PROTOBUF_C_LABEL_REPEATED)
             continue;
         ssize_t n = count_elements(f, &w);
@@ -266,7 +298,7 @@ static int read_message(struct view *v, const ProtobufCMessageDescriptor *d, con
     v->depth++;
     d->message_init(message);
     r = has_lists(d) ? make_lists(v, d, data, len, message) : 0;
-    while (r == 0 && (r = wire_next(&p, data + len, &w)) > 0)
+    while (r == 0 && (r = next_field(&p, data + len, &w)) > 0)
         r = put_field(v, d, &w, message);
     v->depth--;
     *ret = message;

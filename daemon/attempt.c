@@ -186,6 +186,8 @@ void attempt_begin(struct call *call, struct buffer *body, const struct policy *
     call->request->wants_little = call->wants_little;
     call->place.worker = call->worker;
     call->place.start = on_turn;
+    call->place.urgency =
+        queue_urgency(call->grpc ? grpc_server_call_metadata(call->grpc, "priority") : NULL);
     enum queue_answer answer = queue_join(upstream_queue(call->upstream), connection->account,
                                           policy->max_concurrent, policy->max_queued, &call->place);
     if (answer == QUEUE_WAITS)

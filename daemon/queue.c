@@ -1,6 +1,7 @@
 #include "queue.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "account.h"
 #include "crew.h"
@@ -12,8 +13,8 @@ struct queue_lane {
     struct queue *queue;
     struct account *account; /* a reference */
     size_t max_running;      /* of the user, as of the last call that joined */
-    size_t n_places;
-    TAILQ_HEAD(, queue_place) waiting;
+    size_t n_places, n_waiting;
+    TAILQ_HEAD(, queue_place) waiting[QUEUE_N_URGENCIES];
     bool is_in_turn;
 };
 
@@ -47,7 +48,8 @@ static struct queue_lane *lane_get(struct queue *q, struct account *account)
         return NULL;
     lane->queue = q;
     lane->account = account_ref(account);
-    TAILQ_INIT(&lane->waiting);
+    for (unsigned i = 0; i < QUEUE_N_URGENCIES; i++)
+        TAILQ_INIT(&lane->waiting[i]);
     LIST_INSERT_HEAD(&account->lanes, lane, next);
     return lane;
 }
@@ -64,7 +66,7 @@ static void lane_leave(struct queue_lane *lane)
 /* A lane is in turn exactly while somebody waits in it and its user may run more. */
 static void lane_update(struct queue_lane *lane)
 {
-    bool should = !TAILQ_EMPTY(&lane->waiting) && lane->account->n_running < lane->max_running;
+    bool should = lane->n_waiting > 0 && lane->account->n_running < lane->max_running;
 
     if (should == lane->is_in_turn)
         return;
@@ -96,8 +98,31 @@ static void count_running(struct queue_lane *lane, int n)
 
 static void count_waiting(struct queue_lane *lane, int n)
 {
+    lane->n_waiting += (size_t)n;
     lane->queue->n_waiting += (size_t)n;
     lane->account->n_queued += (size_t)n;
+}
+
+static void lane_add(struct queue_lane *lane, struct queue_place *place)
+{
+    TAILQ_INSERT_TAIL(&lane->waiting[place->urgency], place, next);
+    count_waiting(lane, 1);
+}
+
+static void lane_remove(struct queue_lane *lane, struct queue_place *place)
+{
+    TAILQ_REMOVE(&lane->waiting[place->urgency], place, next);
+    count_waiting(lane, -1);
+}
+
+/* Somebody waits in it. */
+static struct queue_place *lane_first(const struct queue_lane *lane)
+{
+    unsigned i = 0;
+
+    while (TAILQ_EMPTY(&lane->waiting[i]))
+        i++;
+    return TAILQ_FIRST(&lane->waiting[i]);
 }
 
 /* Tells the place's worker; self is the one that this is. */
@@ -119,10 +144,9 @@ static void deal(struct queue *q, struct worker *self)
     struct queue_lane *lane;
 
     while (q->n_running < q->max_running && (lane = TAILQ_FIRST(&q->turns))) {
-        struct queue_place *place = TAILQ_FIRST(&lane->waiting);
+        struct queue_place *place = lane_first(lane);
 
-        TAILQ_REMOVE(&lane->waiting, place, next);
-        count_waiting(lane, -1);
+        lane_remove(lane, place);
         /* To the end of the turns, or out of them. */
         TAILQ_REMOVE(&q->turns, lane, turn);
         lane->is_in_turn = false;
@@ -166,6 +190,17 @@ void queue_init_worker(struct worker *w)
 
 /* ---- Places ---- */
 
+unsigned queue_urgency(const char *priority)
+{
+    for (const char *p = priority; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        p += strspn(p, " \t");
+        if (p[0] == 'u' && p[1] == '=' && p[2] >= '0' && p[2] < '0' + QUEUE_N_URGENCIES &&
+            strchr(" \t,;", p[3])) /* or the end */
+            return (unsigned)(p[2] - '0');
+    }
+    return QUEUE_URGENCY_DEFAULT;
+}
+
 /* With the lock. */
 static enum queue_answer join(struct queue *q, struct account *account, size_t max_running,
                               size_t max_waiting, struct queue_place *place)
@@ -177,7 +212,7 @@ static enum queue_answer join(struct queue *q, struct account *account, size_t m
     lane->max_running = max_running;
     lane->n_places++;
     /* Nobody is overtaken. */
-    if (q->n_running < q->max_running && TAILQ_EMPTY(&q->turns) && TAILQ_EMPTY(&lane->waiting) &&
+    if (q->n_running < q->max_running && TAILQ_EMPTY(&q->turns) && lane->n_waiting == 0 &&
         account->n_running < max_running) {
         place->lane = lane;
         count_running(lane, 1);
@@ -188,8 +223,7 @@ static enum queue_answer join(struct queue *q, struct account *account, size_t m
         return q->n_waiting >= q->max_waiting ? QUEUE_FULL : QUEUE_USER_FULL;
     }
     place->lane = lane;
-    count_waiting(lane, 1);
-    TAILQ_INSERT_TAIL(&lane->waiting, place, next);
+    lane_add(lane, place);
     lane_update(lane);
     /* A limit that was raised may let it in, or the one before it. */
     deal(q, place->worker);
@@ -223,8 +257,7 @@ static void leave(struct queue_place *place)
     } else if (place->state == QUEUE_RUNNING) {
         count_running(lane, -1);
     } else {
-        TAILQ_REMOVE(&lane->waiting, place, next);
-        count_waiting(lane, -1);
+        lane_remove(lane, place);
         lane_update(lane);
     }
     lane_leave(lane);

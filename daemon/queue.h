@@ -3,6 +3,8 @@
  * others wait here, in a line for each user, and the lines take turns: however many calls one user
  * has waiting, the next user's first call is at most one turn away.
  *
+ * Within a line those with a lower urgency go first, and among those of the same who came first.
+ *
  * A line of a user who may not have more calls at once steps aside and costs nothing until one of
  * the user's calls ends. Joining, leaving and starting take a time that does not depend on how many
  * wait. Starting happens in a task at the end of the turn, never inside a callback.
@@ -39,12 +41,18 @@ void queue_look(struct queue *q, size_t *ret_running, size_t *ret_waiting);
 /* Prepares a worker for the turns that its calls are given. */
 void queue_init_worker(struct worker *w);
 
+enum { QUEUE_N_URGENCIES = 8, QUEUE_URGENCY_DEFAULT = 3 };
+
+/* What a `priority` says, which may be NULL: RFC 9218, 4.1, "u=0" to "u=7". */
+unsigned queue_urgency(const char *priority);
+
 enum queue_state { QUEUE_OUTSIDE, QUEUE_WAITING, QUEUE_RUNNING };
 
-/* One call's place; embedded in the call, zeroed at first but for worker and start. */
+/* One call's place; embedded in the call, zeroed at first but for worker, start and urgency. */
 struct queue_place {
     struct worker *worker;                    /* the call's */
     void (*start)(struct queue_place *place); /* its turn has come: it is RUNNING */
+    unsigned urgency;                         /* not to be changed while it waits */
     TAILQ_ENTRY(queue_place) next;            /* in its lane, or among the worker's granted */
     struct queue_lane *lane;
     enum queue_state state; /* for the worker to see */

@@ -26,8 +26,18 @@ awk '$2 != "T" && !($2 == "A" && $3 ~ /^COMPLETION_0(@@COMPLETION_0)?$/)' "$work
 readelf -d "$build/client/libcompletion.so" | grep -q 'SONAME.*\[libcompletion\.so\.0\]' ||
     fail "the soname is not libcompletion.so.0"
 
+# ---- What it does not do: threads, signals, processes, output, anything global ----
+nm -D --undefined-only "$build/client/libcompletion.so" | awk '{ sub(/@.*/, "", $2); print $2 }' |
+    grep -E '^(pthread_|thrd_|fork|vfork|clone|exec|posix_spawn|system|popen|sig|raise|kill|alarm|setitimer|(_?exit|_Exit|abort|atexit)$|f?printf|v?f?printf$|f?puts|f?putc|fwrite|write|perror|stdout|stderr|syslog|setlocale|(un)?setenv|putenv|chdir|umask|set[ug]id|longjmp|random|s?rand$|strtok$)' \
+    > "$work/others" && fail "it uses $(cat "$work/others")"
+if [ -z "$sanitizers" ]; then
+    objdump -t "$build/client/libcompletion.so" | awk '/ \.(data|bss|tdata|tbss)\t/ { print $NF }' |
+        grep -v -E '^(__|\.(data|bss)$|completed\.)' > "$work/others" &&
+        fail "these can be changed, and are everybody's: $(cat "$work/others")"
+fi
+
 # ---- The header alone ----
-for form in "c -std=c89" "c -std=c99" "c -std=c11" "c++ -std=c++17"; do
+for form in "c -std=c89" "c -std=c99" "c -std=c11" "c++ -std=c++11" "c++ -std=c++20"; do
     language=${form%% *} standard=${form#* }
     compiler=$cc warning=-Wstrict-prototypes
     [ "$language" = c ] || compiler=$cxx warning=-Wold-style-cast

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -468,6 +469,70 @@ static void test_errors_of_the_daemon(void **state)
     library_stop(l);
 }
 
+/* ---- Whose turn it is ---- */
+
+static void await_queued(struct library *l, const char *members)
+{
+    int64_t start = harness_now_ms();
+    bool is_there = false;
+
+    while (!is_there) {
+        char *json = NULL;
+        int r = completion_client_status_json(l->client, FOREVER, &json, NULL, l->error);
+        if (r < 0 || harness_now_ms() - start > HARNESS_TIMEOUT_MS)
+            fail_msg("%d: %s", r, json ? json : completion_error_message(l->error));
+        is_there = strstr(json, members) != NULL;
+        free(json);
+    }
+}
+
+static void test_urgent_calls_go_first(void **state)
+{
+    static const int urgencies[] = {7, 3, -1, 0, 7, 1};
+    static const char *const names[] = {"last", "middle", "usual", "first", "very last", "second"};
+    static const char *const order[] = {"first", "second", "middle", "usual", "last", "very last"};
+    enum { N = sizeof urgencies / sizeof *urgencies };
+    struct library *l = *state;
+    completion_call *calls[N];
+
+    library_start(l, answer_each, NULL, "max_concurrent = 1\n");
+    assert_int_equal(completion_request_set_priority(l->request, -1), -EINVAL);
+    assert_int_equal(completion_request_set_priority(l->request, 8), -EINVAL);
+    completion_call *slow = start(l, "slow", 0, FOREVER);
+    for (int i = 0; i < N; i++) {
+        if (urgencies[i] < 0) { /* of a request of its own: not set */
+            completion_request *request;
+            assert_int_equal(completion_request_new(&request), 0);
+            assert_int_equal(completion_request_set_model(request, "m", TEXT), 0);
+            assert_int_equal(completion_request_set_user(request, names[i], TEXT), 0);
+            assert_int_equal(
+                completion_call_start(l->client, request, FOREVER, &calls[i], l->error), 0);
+            completion_request_free(request);
+            continue;
+        }
+        assert_int_equal(completion_request_set_priority(l->request, urgencies[i]), 0);
+        calls[i] = start(l, names[i], 0, FOREVER);
+    }
+    await_queued(l, "\"queued\":6");
+    fake_mark(l->scene.fake, FAKE_GO);
+    assert_answer(l, slow, "slow");
+    completion_call_free(slow);
+    for (int n = 0; n < N;) {
+        const completion_result *result;
+        completion_call *call = completion_client_next_ready(l->client);
+        if (!call) {
+            assert_true(library_turn(l) >= 0);
+            continue;
+        }
+        /* One at a time, so that they end in the order in which they were asked. */
+        if (completion_call_next(call, &result, l->error) != 1)
+            continue;
+        library_assert_text(completion_choice_text(result, 0), order[n++]);
+        completion_call_free(call);
+    }
+    library_stop(l);
+}
+
 /* ---- The descriptor ---- */
 
 static void test_descriptor_stays_while_daemons_come_and_go(void **state)
@@ -574,6 +639,7 @@ int main(void)
         library_test(test_cancel_and_free_stop_the_upstream),
         library_test(test_deadlines),
         library_test(test_errors_of_the_daemon),
+        library_test(test_urgent_calls_go_first),
         library_test(test_descriptor_stays_while_daemons_come_and_go),
         library_test(test_child_leaves_the_descriptor_alone),
     };

@@ -139,6 +139,57 @@ static void a_thousand_waiting_calls_delay_another_user_by_one_turn(void **state
     teardown(&f);
 }
 
+static void the_more_urgent_go_first_in_their_users_line(void **state)
+{
+    static const unsigned urgencies[] = {3, 7, 3, 0, 7, 1, 0, 3};
+    static const unsigned expected[] = {4, 7, 6, 1, 3, 8, 2, 5};
+    enum { N = sizeof urgencies / sizeof *urgencies };
+    struct fixture f;
+    (void)state;
+
+    setup(&f, 1, PLACES_MAX);
+    assert_int_equal(join(&f, 0, 1, 9, 99), QUEUE_STARTED);
+    for (unsigned i = 1; i <= N; i++) {
+        callers[i].place.urgency = urgencies[i - 1];
+        assert_int_equal(join(&f, i, 1, 9, 99), QUEUE_WAITS);
+    }
+    /* Another user's turn comes in spite of them. */
+    callers[N + 1].place.urgency = 7;
+    assert_int_equal(join(&f, N + 1, 2, 9, 99), QUEUE_WAITS);
+    for (unsigned i = 0; i <= N; i++)
+        callers[i].user = i;
+    leave(&f, 0);
+    for (unsigned i = 0, k = 0; i <= N; i++) {
+        assert_int_equal(n_order, i + 1);
+        if (i == 1) {
+            assert_int_equal(order[i], 2);
+            leave(&f, N + 1);
+        } else {
+            assert_int_equal(order[i], expected[k]);
+            leave(&f, expected[k++]);
+        }
+    }
+    teardown(&f);
+}
+
+static void urgency_is_read_as_rfc_9218_has_it(void **state)
+{
+    static const struct {
+        const char *priority;
+        unsigned urgency;
+    } cases[] = {
+        {NULL, 3},        {"", 3},      {"u=0", 0},        {"u=7", 7},          {"u=5, i", 5},
+        {"i, u=1", 1},    {"i,u=2", 2}, {"u=4;a=b, i", 4}, {"i=?0,\t u=6 ", 6}, {"u=8", 3},
+        {"u=-1", 3},      {"u=10", 3},  {"u", 3},          {"u=", 3},           {"au=1", 3},
+        {"x=\"u=1\"", 3}, {",,u=0", 0}, {",", 3},
+    };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (queue_urgency(cases[i].priority) != cases[i].urgency)
+            fail_msg("\"%s\" is %u", cases[i].priority, queue_urgency(cases[i].priority));
+}
+
 static void users_take_turns(void **state)
 {
     struct fixture f;
@@ -362,6 +413,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_finds_room_starts_at_once),
         cmocka_unit_test(a_thousand_waiting_calls_delay_another_user_by_one_turn),
+        cmocka_unit_test(the_more_urgent_go_first_in_their_users_line),
+        cmocka_unit_test(urgency_is_read_as_rfc_9218_has_it),
         cmocka_unit_test(users_take_turns),
         cmocka_unit_test(a_user_at_its_limit_steps_aside),
         cmocka_unit_test(a_users_limit_holds_over_all_upstreams),
