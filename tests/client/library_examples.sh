@@ -127,7 +127,7 @@ if ! start; then
 fi
 # What is not in the tree can't find by chance what is not installed.
 examples=$work/examples
-cp -r "$source/examples/c" "$examples"
+cp -r "$source/client/examples/c" "$examples"
 cp "$source/tests/client/adapters/life.c" "$work/life.cc"
 PKG_CONFIG_PATH=$(dirname "$(find "$work/prefix" -name libcompletion.pc)")
 export PKG_CONFIG_PATH

@@ -5,7 +5,7 @@
 #     test_example.sh LANGUAGE SOURCE BUILD COMPLETIOND SANDBOX
 set -eu
 language=$1 source=$2 build=$3 completiond=$4 sandbox=$5
-example=$source/examples/$language
+example=$source/client/examples/$language
 cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/completiond-tests
 readme=$example/README.md
 
