@@ -3,7 +3,7 @@
 # daemon with WORKERS workers (4). A daemon of which the sanitizer says anything ends with a status that
 # fails its test. The last line is "N passed, N failed, N skipped"; the exit status is 0 only if none
 # failed. Debian's libraries are not instrumented, and need no suppression: what they do in one thread
-# stays there.
+# stays there. tests/tsan.supp has what the sanitizer gets wrong.
 #
 #   sh tests/tsan.sh [REGEX]      of the tests' names; all of them without
 set -eu
@@ -27,6 +27,7 @@ if ! { cmake --preset tsan && cmake --build --preset tsan -j "$jobs"; } >"$scrat
 fi
 echo "== running the tests, with ${WORKERS:=4} workers"
 export COMPLETIOND_TEST_WORKERS="$WORKERS"
+export TSAN_OPTIONS="suppressions=$tree/tests/tsan.supp"
 CMOCKA_MESSAGE_OUTPUT=TAP ctest --test-dir build/tsan -V -j "$jobs" --timeout 600 -R "$regex" -E "$none" \
   </dev/null 2>&1 | tee "$scratch/ctest.log" |
   sed -n 's|^ *\([0-9]*/[0-9]*\) Test *#[0-9]*: \([^ ]*\) .*|   \1 \2|p'
