@@ -170,38 +170,36 @@ struct completion_call {
     LIST_ENTRY(completion_call) entry;
     TAILQ_ENTRY(completion_call) queued;
     struct call_queue *queue; /* of the client's, or NULL */
+    void (*callback)(completion_call *call, void *user);
+    void *user;
 
     enum call_kind kind;
-    bool is_blocking; /* a function waits for it, and no callback */
-    bool is_paused, is_freed;
+    int urgency;
     const char *path;
     char *key; /* own key, or NULL */
-    int urgency;
     int64_t deadline_us, patience_us;
 
     /* The message is kept: where the daemon provably did nothing with it, it is sent again. */
     struct buffer message;
-    int n_sent;
     struct channel *channel;       /* with grpc */
     struct grpc_client_call *grpc; /* NULL: not sent, or nothing more to come */
 
     /* Its answer. */
-    bool is_received;    /* something was */
     const uint8_t *seen; /* a message that was taken from grpc, but not by the caller */
     size_t seen_len;
-    struct buffer whole; /* that of CALL_WHOLE */
-    bool has_whole;
+    struct buffer whole;     /* that of CALL_WHOLE */
     completion_result chunk; /* what the caller looks at */
 
-    bool is_ended; /* and this is how */
-    int end;
+    int n_sent;
+    int end; /* how it ended */
     enum call_why why;
     uid_t stranger;
+    bool is_blocking; /* a function waits for it, and no callback */
+    bool is_paused, is_freed;
+    bool is_received; /* something was */
+    bool has_whole;
+    bool is_ended, is_told; /* and the caller knows */
     bool maybe_executed;
-    bool is_told; /* the caller knows */
-
-    void (*callback)(completion_call *call, void *user);
-    void *user;
 };
 
 struct call_start {

@@ -97,6 +97,7 @@ static inline int next_field(const uint8_t **p, const uint8_t *end, struct wire_
         w->len = at[1];
     } else if (w->type == WIRE_VARINT) {
         w->value = at[1];
+        w->data = NULL;
         w->len = 0;
     } else {
         return wire_next(p, end, w);

@@ -35,6 +35,7 @@ exceptions() {
     cat <<'END'
 gcc|client/cli/prompt.c|f != stdin|the file is stdin where it is not closed
 gcc|client/cli/prompt.c|fread(|the file is closed behind the loop
+gcc|client/../proto/buffer.h|memcpy(p, data, n)|what has a length has bytes
 gcc|client/result.c|->top_logprobs[k]->entries[rank]|n is 0 where there are no logprobs
 gcc|daemon/config_value.c|grown[n + 1] = NULL|the text is in the list
 gcc|daemon/multi.c|return true;|the table is in m, whose end frees it
@@ -44,7 +45,7 @@ gcc|proto/grpc/grpc_server.c|http2_guard_follow(&s->guard|returned whole by a fu
 clang-tidy|daemon/config.c|while (key->name && strcmp|parse_fail() is always negative: key is set
 clang-tidy|daemon/config.c|key->set(p, name, value|parse_fail() is always negative: object is set
 clang-tidy|daemon/config_file.c|fgets(line, sizeof line, f)|errno is positive after a failure: f is set
-clang-tidy|client/channel.c|strcpy(address.sun_path|its length was looked at
+clang-tidy|client/connect.c|strcpy(address.sun_path|its length was looked at
 clang-tidy|daemon/server.c|strcpy(address.sun_path|its length was looked at
 clang-tidy|daemon/log.c|sscanf(stream|numbers of systemd's; anything else is no journal, which is right
 clang-tidy|proto/buffer.c|memcpy(data, b->data + b->start, length)|what has a length has bytes
