@@ -151,6 +151,7 @@ static void test_coming_and_going_leaves_nothing(void **state)
     rpc_connect(&s->rpc, s->daemon.socket);
     expect_quick_answer(&s->rpc);
     int n = daemon_n_descriptors(&s->daemon);
+    int64_t start_ms = harness_now_ms();
     for (int i = 0; i < N; i++) {
         int fd = raw_socket(s->daemon.socket);
         if (i % 3 == 0)
@@ -161,6 +162,7 @@ static void test_coming_and_going_leaves_nothing(void **state)
         if (i == N / 4)
             before = daemon_rss_kib(&s->daemon);
     }
+    print_message("%d connections in %d ms\n", N, (int)(harness_now_ms() - start_ms));
     while (daemon_n_descriptors(&s->daemon) > n)
         expect_quick_answer(&s->rpc);
     long more = daemon_rss_kib(&s->daemon) - before;
