@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -298,6 +299,16 @@ int daemon_n_descriptors(const struct daemon *d)
         n++;
     closedir(directory);
     return n - 2;
+}
+
+int64_t daemon_cpu_us(const struct daemon *d)
+{
+    clockid_t clock;
+    struct timespec used = {0};
+
+    if (clock_getcpuclockid(d->pid, &clock) != 0 || clock_gettime(clock, &used) < 0)
+        fail_msg("the kernel tells nothing of the daemon's time");
+    return (int64_t)used.tv_sec * 1000000 + used.tv_nsec / 1000;
 }
 
 long daemon_rss_kib(const struct daemon *d)

@@ -8,6 +8,7 @@
 #define DAEMON_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "directory.h"
@@ -42,8 +43,8 @@ void daemon_init(struct daemon *d, const char *config);
 void daemon_configure(struct daemon *d, const char *config);
 /* How many workers daemons have that say nothing of them. */
 unsigned daemon_n_workers(void);
-/* For a test that counts descriptors: each worker has some, and keeps connections to upstreams of its
- * own. */
+/* For a test that counts descriptors: each worker has some, and keeps connections to upstreams of
+ * its own. */
 #define DAEMON_ONE_WORKER "[daemon]\nworkers = 1\n"
 
 /* Starts it; options may be NULL. Does not wait. */
@@ -77,6 +78,8 @@ void daemon_assert_not_logged(const struct daemon *d, const char *text);
 
 /* How many descriptors it has open; -1 if that can't be seen. */
 int daemon_n_descriptors(const struct daemon *d);
+/* Time of the CPU that it has used. */
+int64_t daemon_cpu_us(const struct daemon *d);
 /* Resident memory in KiB; -1 if that can't be seen. */
 long daemon_rss_kib(const struct daemon *d);
 
