@@ -103,7 +103,7 @@ static void histogram(struct exposition *e, const char *labels, const struct met
         sample_count(e, "_bucket", with_le, n);
     }
     sample_seconds(e, "_sum", labels, (int64_t)h->sum_us);
-    sample_count(e, "_count", labels, h->n);
+    sample_count(e, "_count", labels, n);
 }
 
 /* ---- Callers ---- */

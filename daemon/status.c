@@ -26,19 +26,20 @@ enum { FIELD_ENDPOINTS = 14 };
 
 enum { BASE_URL_SIZE = 512 };
 
-/* field 0: the message itself. n_more: bytes that the caller will append, and that belong to it. */
-static void append_message(struct buffer *out, uint32_t field, const ProtobufCMessage *message,
-                           size_t n_more)
+static void append_packed(struct buffer *out, const ProtobufCMessage *message)
 {
-    size_t len = protobuf_c_message_get_packed_size(message);
+    uint8_t *p = buffer_reserve(out, protobuf_c_message_get_packed_size(message));
 
-    if (field > 0) {
-        wire_append_tag(out, field, WIRE_LEN);
-        wire_append_varint(out, len + n_more);
-    }
-    uint8_t *p = buffer_reserve(out, len);
     if (p)
         buffer_commit(out, protobuf_c_message_pack(message, p));
+}
+
+static void append_message(struct buffer *out, uint32_t field, const ProtobufCMessage *message)
+{
+    size_t mark = wire_begin(out, field);
+
+    append_packed(out, message);
+    wire_end(out, mark);
 }
 
 #define SET(message, field, value)                                                                 \
@@ -90,30 +91,17 @@ static void set_endpoint(Completion__V1__EndpointStatus *s, const struct endpoin
     SET(s, faults, (int64_t)e->n_faults);
 }
 
-static size_t endpoint_size(const Completion__V1__EndpointStatus *s)
-{
-    uint8_t varint[WIRE_VARINT_MAX];
-    size_t len = completion__v1__endpoint_status__get_packed_size(s);
-
-    return wire_put_varint(varint, FIELD_ENDPOINTS << 3 | WIRE_LEN) + wire_put_varint(varint, len) +
-           len;
-}
-
-/* out NULL: only says how many bytes it would append. */
-static size_t append_endpoints(struct buffer *out, const struct upstream *u)
+/* Each is looked at once: meanwhile other workers count. */
+static void append_endpoints(struct buffer *out, const struct upstream *u)
 {
     Completion__V1__EndpointStatus s;
     struct endpoint_texts texts;
-    size_t n_bytes = 0;
 
     for (size_t i = 0; i < upstream_n_endpoints(u); i++) {
         struct endpoint_view e = upstream_endpoint_view(u, i);
         set_endpoint(&s, &e, &texts);
-        n_bytes += endpoint_size(&s);
-        if (out)
-            append_message(out, FIELD_ENDPOINTS, &s.base, 0);
+        append_message(out, FIELD_ENDPOINTS, &s.base);
     }
-    return n_bytes;
 }
 
 static void append_upstream(struct buffer *out, const struct upstream *u,
@@ -146,8 +134,10 @@ static void append_upstream(struct buffer *out, const struct upstream *u,
     SET(&s, connections_reused, (int64_t)m->connections_reused);
     if (n_requests > 0)
         SET(&s, reuse_ratio, (double)m->connections_reused / (double)n_requests);
-    append_message(out, FIELD_UPSTREAMS, &s.base, append_endpoints(NULL, u));
+    size_t mark = wire_begin(out, FIELD_UPSTREAMS);
+    append_packed(out, &s.base);
     append_endpoints(out, u);
+    wire_end(out, mark);
 }
 
 /* ---- Users ---- */
@@ -168,7 +158,7 @@ static void append_user(const struct account_state *account, struct buffer *out)
         SET(&s, requests_left, account->requests_left);
     if (account->tokens_left != INT64_MAX)
         SET(&s, tokens_left, account->tokens_left);
-    append_message(out, FIELD_USERS, &s.base, 0);
+    append_message(out, FIELD_USERS, &s.base);
 }
 
 static bool may_see_all(const struct caller *caller)
@@ -188,7 +178,7 @@ static void append_model(struct buffer *out, const char *model, const struct con
         return;
     SET(&s, model, text_of(model));
     SET(&s, upstream, text_of(log_escape(u->name, name, sizeof name)));
-    append_message(out, FIELD_MODELS, &s.base, 0);
+    append_message(out, FIELD_MODELS, &s.base);
 }
 
 static bool is_name(const char *glob)
@@ -252,7 +242,7 @@ static void append_daemon(struct buffer *out, const struct worker *w)
     SET(&s, memory_used_bytes, (int64_t)memory_used(&c->memory));
     if (memory_limit(&c->memory) < SIZE_MAX)
         SET(&s, memory_limit_bytes, (int64_t)memory_limit(&c->memory));
-    append_message(out, 0, &s.base, 0);
+    append_packed(out, &s.base);
 }
 
 /* What there is to say: of all workers, and of the users that the caller may know of. */

@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -401,6 +402,42 @@ static void test_numbers_are_sums_whoever_is_asked(void **state)
     scene_stop(s);
 }
 
+/* The status says how long a part of it is while other workers count on. */
+enum { ENDPOINTS = 64 };
+
+static void *run_crowd(void *crowd)
+{
+    /* So that each endpoint's number of attempts grows by a byte on the way. */
+    return crowd_run(crowd, 200 * ENDPOINTS) && crowd_settle(crowd) ? crowd : NULL;
+}
+
+static void test_status_is_whole_while_others_count(void **state)
+{
+    struct scene *s = *state;
+    char settings[8192], *end = settings;
+    pthread_t thread;
+    void *settled;
+
+    struct fake *fake = fake_new(NULL, crowd_serve, NULL);
+    for (int i = 0; i < ENDPOINTS; i++)
+        end += sprintf(end, "base_url = %s/%d\n", fake_base_url(fake), i);
+    strcpy(end, FOUR);
+    scene_start(s, crowd_serve, NULL, settings);
+    struct crowd *c = crowd_new(&(struct crowd_options){
+        .socket = s->daemon.socket, .model = "m", .n_callers = 7, .n_calls = 4, .seed = 7});
+    assert_int_equal(pthread_create(&thread, NULL, run_crowd, c), 0);
+    while (pthread_tryjoin_np(thread, &settled) != 0) {
+        status_response *r = status_get(&s->rpc);
+        assert_int_equal(r->n_upstreams, 1);
+        assert_int_equal(r->upstreams[0]->n_endpoints, ENDPOINTS);
+        status_done(r);
+    }
+    assert_non_null(settled);
+    crowd_free(c);
+    scene_stop(s);
+    fake_free(fake);
+}
+
 /* ---- Reloads ---- */
 
 static void reload(struct scene *s, const char *status)
@@ -717,6 +754,7 @@ int main(void)
         scene_test(test_turns_are_not_lost),
         scene_test(test_rates_and_connections_count_over_all_workers),
         scene_test(test_numbers_are_sums_whoever_is_asked),
+        scene_test(test_status_is_whole_while_others_count),
         scene_test(test_reload_is_for_all_workers_or_for_none),
         scene_test(test_reloads_under_load),
         scene_test(test_another_number_is_for_the_next_start),
