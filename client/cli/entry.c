@@ -120,6 +120,9 @@ static int read_member(struct reading *g, struct json_reader *r, const struct js
     *ret_why = "an object is wanted";
     if (json_string_equals(key, "extra_body"))
         return keep_members(g, r);
+    /* A request whose members would all be missed. */
+    if (json_string_equals(key, "body") && json_peek(r) != JSON_OBJECT)
+        return -EINVAL;
     struct json_slice value;
     if (!json_string_equals(key, "custom_id") && json_skip(r, &value))
         keep_extra(g, key, &value);

@@ -301,6 +301,17 @@ static int load_written(struct results *r)
     return e < 0 ? file_error(r->path, e) : EXIT_OK;
 }
 
+/* What waited there for its turn and has it now, because it could not be written, or the process
+ * was killed before it was, or the power failed: it counts as what was there already. */
+static int write_loaded(struct results *r)
+{
+    const struct held *h;
+
+    for (uint64_t i = 0; i < WINDOW && (h = place_of(r, r->n_written + i))->data; i++)
+        r->ids_hash = results_hash(r->ids_hash, entry_custom_id(h->data, h->length));
+    return write_held(r);
+}
+
 /* What can't be read there is the end of what can. */
 static int load_partial(struct results *r)
 {
@@ -327,7 +338,7 @@ static int load_partial(struct results *r)
         e = -errno;
     if (e < 0 && e != -EMSGSIZE)
         return e == -ENOMEM ? out_of_memory() : file_error(r->partial_path, e);
-    return write_held(r);
+    return write_loaded(r);
 }
 
 /* ---- Opening ---- */

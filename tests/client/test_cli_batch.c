@@ -307,6 +307,7 @@ static void test_what_is_wrong_with_a_line_is_its_own_error(void **state)
         {"{\"stream_options\":{}}", "stream_options", "whole answers"},
         {"{\"extra_body\":[]}", "extra_body", "an object"},
         {"{\"url\":\"/v1/chat/completions\",\"body\":{}}", "url", "only /v1/completions"},
+        {"{\"custom_id\":1,\"body\":\"{\\\"n\\\":1}\"}", "body", "an object is wanted"},
         {"{\"body\":{\"n\":\"x\"}}", "n", "a whole number is wanted"},
     };
     enum { N = sizeof table / sizeof *table };
@@ -342,7 +343,7 @@ static void test_what_is_wrong_with_a_line_is_its_own_error(void **state)
     json_object_put(all);
     cli_assert_lacks(cli_text(&c), "CANARY");
     assert_int_equal(fake_count(s->fake, FAKE_REQUESTED), N);
-    cli_assert_has(cli_errors(&c), "22 answered, 22 failed; 44 prompt tokens, 66 completion");
+    cli_assert_has(cli_errors(&c), "23 answered, 23 failed; 46 prompt tokens, 69 completion");
     cli_done(&c);
     scene_stop(s);
 }

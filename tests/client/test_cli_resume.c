@@ -273,6 +273,38 @@ static void test_a_torn_partial_file_is_read_as_far_as_it_goes(void **state)
     scene_stop(s);
 }
 
+/* Killed, or without room for more, between what had come and those that it was waiting for: any of
+ * them may be in either file, or in both. */
+static void test_what_waited_may_be_next(void **state)
+{
+    enum { N = 5 };
+    struct scene *s = *state;
+    struct cli c;
+
+    scene_start(s, batch_serve, NULL, NULL);
+    for (int with_ids = 0; with_ids < 2; with_ids++) {
+        write_requests(s, N, NULL, with_ids);
+        cli_run(&c, 0, s->daemon.socket, NULL, RUN("--jobs", "1"));
+        cli_done(&c);
+        char *whole = read_file(out_path);
+        const char *next = whole;
+        for (int n = 0; n <= N; n++) {
+            unsigned before = fake_count(s->fake, FAKE_STEP);
+            write_file(out_path, whole, (size_t)(next - whole));
+            write_file(partial_path, whole, strlen(whole));
+            cli_run(&c, 0, s->daemon.socket, NULL, RUN("--resume"));
+            cli_done(&c);
+            assert_whole(N);
+            assert_int_equal(fake_count(s->fake, FAKE_STEP), before);
+            if (n < N)
+                next = strchr(next, '\n') + 1;
+        }
+        free(whole);
+        assert_int_equal(unlink(out_path), 0);
+    }
+    scene_stop(s);
+}
+
 /* ---- Files that it must not touch ---- */
 
 static void assert_refused(struct scene *s, int status, const char *const *arguments,
@@ -434,6 +466,7 @@ int main(void)
         scene_test(test_a_torn_end_is_cut_and_asked_again),
         scene_test(test_zeros_at_the_end_are_cut),
         scene_test(test_a_torn_partial_file_is_read_as_far_as_it_goes),
+        scene_test(test_what_waited_may_be_next),
         scene_test(test_what_is_there_is_not_written_over),
         scene_test(test_other_requests_are_noticed),
         scene_test(test_two_at_once_do_not_write_to_one_file),
