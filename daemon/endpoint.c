@@ -157,7 +157,7 @@ static CURL *easy_new(const struct endpoint *e)
     }
 
     long version = CURL_HTTP_VERSION_1_1;
-    if (s->http_version == CONFIG_HTTP_2 && upstream_has_http_2())
+    if (e->upstream->is_http_2)
         version = strncmp(e->settings->url, "https:", 6) == 0 ? CURL_HTTP_VERSION_2TLS
                                                               : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
     const struct {

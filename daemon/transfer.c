@@ -565,7 +565,7 @@ int upstream_start(struct endpoint *e, struct upstream_body *body, const char *k
     t->multi_user.connects = on_connects;
     t->lookup.go_on = on_lookup_over;
     t->lookup.failed = on_lookup_failed;
-    t->multi_user.is_alone = u->settings->http_version != CONFIG_HTTP_2 || !upstream_has_http_2();
+    t->multi_user.is_alone = !u->is_http_2;
     t->release.run = run_release;
     t->resume.run = run_resume;
     t->announce.run = run_announce;

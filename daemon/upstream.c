@@ -157,6 +157,8 @@ int upstream_new(struct worker *worker, struct config *config,
         upstream_unref(u);
         return -ENOMEM;
     }
+    /* Asked here, on the main thread: libcurl writes its answer anew each time. */
+    u->is_http_2 = settings->http_version == CONFIG_HTTP_2 && upstream_has_http_2();
     for (size_t i = 0; settings->headers && settings->headers[i]; i++)
         if (!strncasecmp(settings->headers[i], "X-Client-Request-Id:", 20))
             u->has_request_id = true;

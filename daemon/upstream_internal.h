@@ -38,6 +38,7 @@ struct upstream {
     const struct config_upstream *settings;
     struct curl_slist *headers_unary, *headers_stream;
     bool has_request_id;              /* among the configured headers */
+    bool is_http_2;                   /* configured, and libcurl can */
     struct metrics_upstream *metrics; /* the worker's */
     struct upstream_shared *shared;   /* a reference */
     struct load **loads;              /* the endpoints', for the balance */
