@@ -30,12 +30,12 @@ export COMPLETIOND_TEST_WORKERS="$WORKERS"
 export TSAN_OPTIONS="suppressions=$tree/tests/tsan.supp"
 CMOCKA_MESSAGE_OUTPUT=TAP ctest --test-dir build/tsan -V -j "$jobs" --timeout 600 -R "$regex" -E "$none" \
   </dev/null 2>&1 | tee "$scratch/ctest.log" |
-  sed -n 's|^ *\([0-9]*/[0-9]*\) Test *#[0-9]*: \([^ ]*\) .*|   \1 \2|p'
+  sed -un 's|^ *\([0-9]*/[0-9]*\) Test *#[0-9]*: \([^ ]*\) .*|   \1 \2|p'
 # What was said of daemons, whoever noticed.
-sed -n 's|^[0-9]*: *\(SUMMARY: ThreadSanitizer: .*\)|\1|p' "$scratch/ctest.log" | sort | uniq -c
+sed -n '/WARNING: ThreadSanitizer: /,/^[0-9]*: *=====/p; /FATAL: ThreadSanitizer/p' "$scratch/ctest.log"
 awk -f tests/count.awk "$scratch/ctest.log" >"$scratch/counts"
 sed '$d' "$scratch/counts"
 # shellcheck disable=SC2046 # three numbers
 set -- $(tail -n 1 "$scratch/counts")
 echo "$1 passed, $2 failed, $3 skipped"
-[ "$2" = 0 ] && ! grep -q 'SUMMARY: ThreadSanitizer: ' "$scratch/ctest.log"
+[ "$2" = 0 ] && ! grep -q '\(WARNING\|FATAL\): ThreadSanitizer' "$scratch/ctest.log"
