@@ -15,7 +15,7 @@
 #include "utf8.h"
 #include "wire.h"
 
-enum { DEPTH_MAX = 8, BUDGET_BASE = 65536, ALLOCATION_OVERHEAD = 8 };
+enum { DEPTH_MAX = 8, ONEOFS_MAX = 4, BUDGET_BASE = 65536, ALLOCATION_OVERHEAD = 8 };
 
 struct scan {
     const struct limits *limits;
@@ -132,8 +132,24 @@ static int check_length(struct scan *s, const ProtobufCFieldDescriptor *f,
     return utf8_is_valid(w->data, w->len) ? 0 : refuse(s, f->name, "not valid UTF-8");
 }
 
+/* protobuf-c joins the parts of a message, but not in a oneof: it would forget all but the last.
+ * members: the last field of each oneof. */
+static int check_oneof(struct scan *s, const ProtobufCFieldDescriptor *f,
+                       const ProtobufCFieldDescriptor **members)
+{
+    unsigned i = 0;
+
+    while (i < ONEOFS_MAX - 1 && members[i] &&
+           members[i]->quantifier_offset != f->quantifier_offset)
+        i++;
+    if (members[i] == f && f->type == PROTOBUF_C_TYPE_MESSAGE)
+        return refuse(s, f->name, "given in parts; send it as one");
+    members[i] = f;
+    return 0;
+}
+
 static int check_field(struct scan *s, const ProtobufCMessageDescriptor *d,
-                       const struct wire_field *w)
+                       const struct wire_field *w, const ProtobufCFieldDescriptor **members)
 {
     const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field(d, w->number);
 
@@ -141,6 +157,8 @@ static int check_field(struct scan *s, const ProtobufCMessageDescriptor *d,
         return ++s->n_unknown > s->limits->n_unknown
                    ? refuse(s, "", "too many fields that are not known")
                    : 0;
+    if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF && check_oneof(s, f, members) < 0)
+        return -EBADMSG;
     enum wire_type type = wire_type_of(f->type);
     if (w->type == WIRE_LEN && type != WIRE_LEN && f->label == PROTOBUF_C_LABEL_REPEATED)
         return check_packed(s, f, w);
@@ -154,12 +172,13 @@ static int check_field(struct scan *s, const ProtobufCMessageDescriptor *d,
 static int scan_message(struct scan *s, const ProtobufCMessageDescriptor *d, const uint8_t *data,
                         size_t len)
 {
+    const ProtobufCFieldDescriptor *members[ONEOFS_MAX] = {NULL};
     const uint8_t *p = data, *end = data + len;
     struct wire_field w;
     int r;
 
     while ((r = wire_next(&p, end, &w)) > 0) {
-        r = check_field(s, d, &w);
+        r = check_field(s, d, &w, members);
         if (r < 0)
             return r;
     }

@@ -6,13 +6,14 @@
  * descriptor first, and then unpacked by an allocator with a budget.
  *
  * Refused: truncated or malformed fields, groups, field number 0, a wire type that does not fit the
- * field, depth above 8, strings that are not UTF-8 (every bytes field counts as a string: the C
- * bindings are generated from the .proto with `string` replaced by `bytes`, because protobuf-c's
- * strings end at the first NUL), an int32 or enum out of 32 bits, a double that is NaN or infinite,
- * and, as the kind says, unknown fields, unknown enum values, and messages that take too much
- * memory.
+ * field, a oneof's message in several parts, depth above 8, strings that are not UTF-8 (every bytes
+ * field counts as a string: the C bindings are generated from the .proto with `string` replaced by
+ * `bytes`, because protobuf-c's strings end at the first NUL), an int32 or enum out of 32 bits, a
+ * double that is NaN or infinite, and, as the kind says, unknown fields, unknown enum values, and
+ * messages that take too much memory.
  *
- * Where a oneof or a scalar is given twice, the last one holds, as everywhere in protobuf.
+ * Where a oneof or a scalar is given twice, the last one holds, and the parts of a message outside
+ * of oneofs are joined, as everywhere in protobuf.
  */
 #ifndef UNPACK_H
 #define UNPACK_H

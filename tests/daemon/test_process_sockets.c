@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -18,7 +17,7 @@
 #include "crowd.h"
 #include "scene.h"
 
-enum { CONNECTIONS = 5000, HIGH = 2000 };
+enum { HIGH = 2000 };
 
 /* ---- Listening ---- */
 
@@ -397,40 +396,6 @@ static void test_descriptors_above_those_of_select_serve(void **state)
     scene_stop(s);
 }
 
-static void test_thousands_of_connections_serve(void **state)
-{
-    struct scene *s = *state;
-    struct rlimit limit;
-    struct rpc *crowd = calloc(CONNECTIONS, sizeof *crowd);
-
-    assert_non_null(crowd);
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    rlim_t before = limit.rlim_cur;
-    limit.rlim_cur = limit.rlim_max;
-    /* The daemon keeps half for upstreams, and a quarter of the rest for other users. */
-    if (limit.rlim_max < 3 * CONNECTIONS || setrlimit(RLIMIT_NOFILE, &limit) < 0) {
-        print_message("skipped: %d connections: too few descriptors\n", CONNECTIONS);
-        free(crowd);
-        skip();
-    }
-    scene_start(s, crowd_serve, NULL, "[daemon]\nmemory_max = 2G\n[policy *]\nmax_memory = 2G\n");
-    for (int i = 0; i < CONNECTIONS; i++) {
-        rpc_connect(&crowd[i], s->daemon.socket);
-        if (i % 500 == 499)
-            expect_answer(&crowd[i]);
-    }
-    assert_true(daemon_n_descriptors(&s->daemon) > CONNECTIONS);
-    for (int i = 0; i < CONNECTIONS; i += 250)
-        expect_answer(&crowd[i]);
-    for (int i = 0; i < CONNECTIONS; i++)
-        rpc_close(&crowd[i]);
-    expect_answer(&s->rpc);
-    scene_stop(s);
-    free(crowd);
-    limit.rlim_cur = before;
-    setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,7 +407,6 @@ int main(void)
         scene_test(test_abstract_notification_socket_is_told),
         scene_test(test_all_descriptors_are_closed_on_exec),
         scene_test(test_descriptors_above_those_of_select_serve),
-        scene_test(test_thousands_of_connections_serve),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -156,8 +156,6 @@ static void test_bombs_of_singular_fields(void **state)
         REPEATED("\x0a\x00"),                         /* model */
         REPEATED("\x7a\x00"),                         /* stop_string */
         REPEATED("\x7a\x01x"),                        /* the same with a text */
-        REPEATED("\x82\x01\x00"),                     /* stop_strings */
-        REPEATED("\x82\x01\x02\x0a\x00"),             /* with a string */
         REPEATED("\x7a\x01x\x82\x01\x02\x0a\x00"),    /* by turns */
         REPEATED("\x8a\x01\x00"),                     /* stream_options */
         REPEATED("\x8a\x01\x02\x08\x01"),             /* with an option */
