@@ -369,6 +369,9 @@ static void fail_as_transfer_ended(struct call *call, const struct transfer_resu
         reason = "UPSTREAM_UNREACHABLE";
         what = "was not asked: too many look-ups of names hang (check the name servers)";
         break;
+    case TRANSFER_NO_DESCRIPTOR:
+        call_fail_for_memory(call, -EMFILE, answer_phase(result->phase));
+        return;
     case TRANSFER_OUT_OF_MEMORY:
         call_fail_for_memory(call, -ENOMEM, answer_phase(result->phase));
         return;

@@ -152,12 +152,16 @@ void call_fail_for_memory(struct call *call, int r, Completion__V1__Phase phase)
               &(struct call_error){
                   .status = GRPC_RESOURCE_EXHAUSTED,
                   .reason = r == -EDQUOT ? "LOCAL_LIMIT" : "OUT_OF_MEMORY",
-                  .message = r == -EDQUOT ? "your calls hold as much of completiond's memory as "
-                                            "they may (max_memory of your policy, memory_max of "
-                                            "all); make fewer or smaller ones at once"
-                                          : "completiond has no memory for the call; try again",
+                  .message = r == -EDQUOT
+                                 ? "your calls hold as much of completiond's memory as they may "
+                                   "(max_memory of your policy, memory_max of all); make fewer "
+                                   "or smaller ones at once"
+                             : r == -EMFILE
+                                 ? "completiond has no file descriptor left to ask the upstream "
+                                   "with (LimitNOFILE); make fewer calls at once"
+                                 : "completiond has no memory for the call; try again",
                   .phase = phase,
-                  .maybe_executed = phase > COMPLETION__V1__PHASE__PHASE_LOCAL,
+                  .maybe_executed = r != -EMFILE && phase > COMPLETION__V1__PHASE__PHASE_LOCAL,
                   .retryable = true,
               });
 }

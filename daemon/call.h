@@ -80,7 +80,7 @@ struct call {
     struct translate_progress progress;
     bool stream;
     bool keep_obfuscation;
-    bool wants_little; /* see upstream_body */
+    bool wants_little;     /* see upstream_body */
     bool saw_other_events; /* events that are not this API's */
     bool watches;          /* grpc.health.v1.Health/Watch has begun */
     bool watches_service;  /* one that is known */
@@ -105,7 +105,8 @@ struct call_error {
 /* Ends the call with an error, and stops its transfer. Nothing if it is finished already. */
 void call_fail(struct call *call, const struct call_error *error);
 
-/* The same for want of memory: -ENOMEM, or -EDQUOT if an account of memory is used up. */
+/* The same for want of memory: -ENOMEM, or -EDQUOT if an account of memory is used up, or
+ * -EMFILE if it is descriptors that have run out. */
 void call_fail_for_memory(struct call *call, int r, Completion__V1__Phase phase);
 
 /* Ends the call with OK. The transfer's connection is kept if it can be. */

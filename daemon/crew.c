@@ -8,6 +8,7 @@
 
 #include "config.h"
 #include "log.h"
+#include "multi.h"
 #include "server.h"
 #include "upstream.h"
 
@@ -15,7 +16,7 @@
 struct crew_member {
     _Alignas(64) struct worker worker;
     pthread_t thread;
-    struct letter adopt, drain, look, ping, stop;
+    struct letter adopt, drain, look, shed, ping, stop;
     struct provision *provision; /* to be adopted */
     _Atomic unsigned n_adopted;  /* the crew's n_configured then */
     unsigned n_provided;         /* the same of the provision */
@@ -126,6 +127,11 @@ static void run_look(struct task *task)
     report(&m->worker);
 }
 
+static void run_shed(struct task *task)
+{
+    multi_pool_shed(&container_of(task, struct crew_member, shed.task)->worker);
+}
+
 /* The answer is that it was taken. */
 static void run_ping(struct task *task)
 {
@@ -170,6 +176,7 @@ int crew_init(struct crew *c, struct log *log, size_t n)
         m->adopt.task.run = run_adopt;
         m->drain.task.run = run_drain;
         m->look.task.run = run_look;
+        m->shed.task.run = run_shed;
         m->ping.task.run = run_ping;
         m->stop.task.run = run_stop;
         c->members[i] = m;
@@ -387,6 +394,12 @@ int64_t crew_unused_since_us(const struct crew *c)
         if (c->members[i]->unused_since_us > since_us)
             since_us = c->members[i]->unused_since_us;
     return since_us;
+}
+
+void crew_shed(struct crew *c)
+{
+    for (size_t i = 0; i < c->n_workers; i++)
+        tell(c, c->members[i], &c->members[i]->shed);
 }
 
 /* ---- Numbers ---- */

@@ -99,6 +99,9 @@ void crew_look(struct crew *c, void (*looked)(void *user), void *user);
 bool crew_is_used(const struct crew *c);
 int64_t crew_unused_since_us(const struct crew *c);
 
+/* Descriptors have run out: multi_pool_shed() of all workers. */
+void crew_shed(struct crew *c);
+
 /* Who has the fewest connections. */
 struct worker *crew_choose(struct crew *c);
 

@@ -105,8 +105,8 @@ static void run_check(struct task *task)
         user = user_of(message->easy_handle);
         take_out(m, user);
         /* For libcurl the server can't be reached. */
-        if (result == CURLE_COULDNT_CONNECT && user->is_refused)
-            result = MULTI_UNWATCHED;
+        if (result == CURLE_COULDNT_CONNECT && user->refusal)
+            result = user->refusal;
         user->ended(user, result);
     }
     while ((user = LIST_FIRST(&m->lost))) {
@@ -249,6 +249,13 @@ static void run_kick(struct task *task)
 
 /* ---- What libcurl asks and tells ---- */
 
+/* Others' may be kept without need. */
+static void lack_descriptor(struct multi_user *user)
+{
+    user->refusal = MULTI_NO_DESCRIPTOR;
+    worker_defer(user->multi->worker, &user->multi->worker->multis->shed);
+}
+
 static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct multi_user *u = user;
@@ -258,15 +265,18 @@ static curl_socket_t open_socket(void *user, curlsocktype purpose, struct curl_s
     if (!u->connects(u, &address->addr))
         return CURL_SOCKET_BAD;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-    if (fd < 0)
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE)
+            lack_descriptor(u);
         return CURL_SOCKET_BAD;
+    }
     short believed = multi_socket_believed(u->multi, fd);
     s = multi_socket_new(u->multi, fd);
     if (!s || multi_socket_arm(s, believed) < 0) {
         if (s)
             multi_socket_free(s);
         close(fd);
-        u->is_refused = true;
+        u->refusal = MULTI_UNWATCHED;
         return CURL_SOCKET_BAD;
     }
     s->is_connection = true;
@@ -411,7 +421,8 @@ int multi_add(struct multi *m, CURL *easy, struct multi_user *user)
     user->multi = m;
     user->easy = easy;
     user->nudge.run = run_nudge;
-    user->is_watched = user->is_refused = user->is_sent = user->is_connected = false;
+    user->is_watched = user->is_sent = user->is_connected = false;
+    user->refusal = CURLE_OK;
     m->has_dead = false;
     curl_easy_setopt(easy, CURLOPT_PRIVATE, user);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);

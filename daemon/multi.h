@@ -28,6 +28,10 @@ int multi_pool_new(struct worker *worker);
 /* All transfers are over, and easy handles gone. Nothing if there is none. */
 void multi_pool_free(struct worker *worker);
 
+/* Closes the connections that nobody uses, as far as handles are idle: descriptors have run out.
+ * Not to be called from a callback of libcurl. */
+void multi_pool_shed(struct worker *worker);
+
 /* For CURLOPT_SHARE of each handle that is to be added to a multi of the pool. */
 CURLSH *multi_pool_share(struct multi_pool *pool);
 
@@ -40,10 +44,12 @@ struct multi *multi_unref(struct multi *m);
 
 /*
  * Starts the handle. `ended` is called once, outside libcurl, when the transfer is over, unless the
- * handle was removed before; with MULTI_UNWATCHED if there was no memory to watch its socket. 0 or
- * -ENOMEM.
+ * handle was removed before; with MULTI_UNWATCHED if there was no memory to watch its socket, with
+ * MULTI_NO_DESCRIPTOR if there was none for it, two codes that libcurl does not end a transfer
+ * with. 0 or -ENOMEM.
  */
-#define MULTI_UNWATCHED CURLE_FAILED_INIT
+#define MULTI_UNWATCHED     CURLE_FAILED_INIT
+#define MULTI_NO_DESCRIPTOR CURLE_NO_CONNECTION_AVAILABLE
 struct multi_user {
     void (*ended)(struct multi_user *user, CURLcode result);
     /* Is about to connect to one of its addresses; false: not to this one. Inside libcurl. */
@@ -63,7 +69,8 @@ struct multi_user {
     CURL *easy;                  /* NULL: not started */
     struct multi_socket *socket; /* where it is alone */
     struct task nudge;
-    bool is_watched, is_refused;
+    bool is_watched;
+    CURLcode refusal; /* why it got no socket; 0: it did */
 };
 int multi_add(struct multi *m, CURL *easy, struct multi_user *user);
 

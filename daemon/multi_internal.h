@@ -41,6 +41,7 @@ struct multi_pool {
     struct multi_list with_room, full;
     size_t n;
     CURLSH *share;
+    struct task shed;              /* multi_pool_shed() */
     struct multi_socket **sockets; /* by descriptor */
     size_t n_sockets;
 };

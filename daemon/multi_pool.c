@@ -72,6 +72,22 @@ struct multi *multi_unref(struct multi *m)
     return NULL;
 }
 
+void multi_pool_shed(struct worker *worker)
+{
+    struct multi *m, *next;
+
+    for (m = LIST_FIRST(&worker->multis->with_room); m; m = next) {
+        next = LIST_NEXT(m, next);
+        if (m->n_refs == 1)
+            leave_pool(m);
+    }
+}
+
+static void run_shed(struct task *task)
+{
+    multi_pool_shed(container_of(task, struct multi_pool, shed)->worker);
+}
+
 int multi_pool_new(struct worker *worker)
 {
     struct multi_pool *p = calloc(1, sizeof *p);
@@ -80,6 +96,7 @@ int multi_pool_new(struct worker *worker)
         return -ENOMEM;
     worker->multis = p;
     p->worker = worker;
+    p->shed.run = run_shed;
     LIST_INIT(&p->with_room);
     LIST_INIT(&p->full);
     p->share = curl_share_init();
@@ -101,6 +118,7 @@ void multi_pool_free(struct worker *worker)
         return;
     while ((m = LIST_FIRST(&p->with_room)))
         leave_pool(m);
+    worker_cancel(worker, &p->shed);
     curl_share_cleanup(p->share);
     free(p->sockets);
     free(p);

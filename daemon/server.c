@@ -150,6 +150,8 @@ static void on_acceptable(evutil_socket_t fd, short what, void *user)
         if (client < 0) {
             if (errno == ECONNABORTED || errno == EINTR)
                 continue;
+            if (errno == EMFILE || errno == ENFILE)
+                crew_shed(s->worker->crew);
             if (errno != EAGAIN)
                 rest_from_accepting(s, strerror(errno));
             return;

@@ -342,6 +342,8 @@ static enum transfer_outcome outcome_of(const struct transfer *t, CURLcode code)
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_ISSUER_ERROR:
         return TRANSFER_TLS_REFUSED;
+    case MULTI_NO_DESCRIPTOR:
+        return TRANSFER_NO_DESCRIPTOR;
     case MULTI_UNWATCHED:
         return TRANSFER_OUT_OF_MEMORY;
     case CURLE_OUT_OF_MEMORY:

@@ -126,6 +126,7 @@ enum transfer_outcome {
     TRANSFER_HEAD_TOO_LARGE,     /* more than 256 KiB of headers, those of 1xx among them */
     TRANSFER_NOT_RESENT,         /* a reused connection turned out to be dead, and resend = no */
     TRANSFER_LOOKUPS_HANG,       /* too many look-ups of names hang; nothing was sent */
+    TRANSFER_NO_DESCRIPTOR,      /* for a connection; nothing was sent */
     TRANSFER_OUT_OF_MEMORY,
 };
 

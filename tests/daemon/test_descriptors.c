@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "raw.h"
 #include "scene.h"
@@ -66,6 +67,18 @@ static void set_limit(const struct daemon *d, rlim_t n)
     assert_int_equal(prlimit(d->pid, RLIMIT_NOFILE, NULL, &limit), 0);
     limit.rlim_cur = n ? n : limit.rlim_max;
     assert_int_equal(prlimit(d->pid, RLIMIT_NOFILE, &limit, NULL), 0);
+}
+
+/* Those that it has are the last ones, whatever is closed between them. */
+static void leave_no_descriptor(const struct daemon *d)
+{
+    char path[64];
+    int fd = 0;
+
+    do
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)d->pid, fd++);
+    while (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0);
+    set_limit(d, (rlim_t)fd - 1);
 }
 
 /* Starts all with a table of n descriptors. */
@@ -192,6 +205,80 @@ static void test_without_descriptors_it_rests_and_recovers(void **state)
     scene_stop(s);
 }
 
+static void hold(struct fake_connection *c)
+{
+    while (fake_read_request(c)) {
+        fake_mark(c->fake, FAKE_STEP);
+        if (!fake_await(c->fake, FAKE_GO, 1) ||
+            !fake_answer(c, 200, "application/json", "", FAKE_LAST("quick")))
+            return;
+    }
+}
+
+/* Begins calls that the upstream holds. */
+static void begin_calls(struct rpc *r, struct grpc_client_call **calls, size_t n)
+{
+    rpc_request request = rpc_request_new("m", "quick");
+
+    for (size_t i = 0; i < n; i++)
+        calls[i] = rpc_start(r, RPC_CREATE, &request, -1);
+    rpc_turn(r, 0);
+}
+
+/* That it can't connect is not the upstream's fault: nobody else may hear that it is down. */
+static void test_calls_without_a_descriptor_fail_alone(void **state)
+{
+    enum { N = 12 }; /* more failures than make an upstream unreachable */
+    struct scene *s = *state;
+    struct grpc_client_call *calls[N];
+    struct rpc_result result;
+
+    scene_start(s, hold, NULL, NULL);
+    begin_calls(&s->rpc, calls, 1);
+    assert_true(fake_await(s->fake, FAKE_STEP, 1));
+    leave_no_descriptor(&s->daemon);
+    begin_calls(&s->rpc, calls + 1, N - 1);
+    for (int i = 1; i < N; i++) {
+        rpc_finish(&s->rpc, calls[i], &result);
+        rpc_assert_failed(&result, GRPC_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY");
+        rpc_assert_said(&result, "no file descriptor left");
+        rpc_result_done(&result);
+    }
+    fake_mark(s->fake, FAKE_GO);
+    rpc_finish(&s->rpc, calls[0], &result);
+    rpc_assert_ok(&result, "quick");
+    rpc_result_done(&result);
+    expect_quick_answer(&s->rpc);
+    daemon_assert_not_logged(&s->daemon, "can't be reached");
+    set_limit(&s->daemon, 0);
+    scene_stop(s);
+}
+
+static void test_idle_connections_give_way_to_callers(void **state)
+{
+    enum { N = 40 };
+    struct scene *s = *state;
+    struct grpc_client_call *calls[N];
+    struct rpc_result result;
+    struct rpc newcomer;
+
+    scene_start(s, hold, NULL, NULL);
+    begin_calls(&s->rpc, calls, N);
+    assert_true(fake_await(s->fake, FAKE_STEP, N));
+    fake_mark(s->fake, FAKE_GO);
+    for (int i = 0; i < N; i++) {
+        rpc_finish(&s->rpc, calls[i], &result);
+        rpc_assert_ok(&result, "quick");
+        rpc_result_done(&result);
+    }
+    leave_no_descriptor(&s->daemon);
+    rpc_connect(&newcomer, s->daemon.socket);
+    expect_quick_answer(&newcomer);
+    rpc_close(&newcomer);
+    set_limit(&s->daemon, 0);
+    scene_stop(s);
+}
+
 /* 200 descriptors are 68 connections, and 51 for each user. */
 static void test_user_with_too_many_connections_is_told(void **state)
 {
@@ -315,6 +402,8 @@ int main(void)
         scene_test(test_descriptors_that_are_sent_are_not_kept),
         scene_test(test_coming_and_going_leaves_nothing),
         scene_test(test_without_descriptors_it_rests_and_recovers),
+        scene_test(test_calls_without_a_descriptor_fail_alone),
+        scene_test(test_idle_connections_give_way_to_callers),
         scene_test(test_user_with_too_many_connections_is_told),
         scene_test(test_one_user_takes_nothing_from_others),
     };
