@@ -82,7 +82,7 @@ static int start(completion_client *c, const struct call_start *call_start,
                  const completion_request *request, completion_call **ret, completion_error *error)
 {
     struct call_start start = *call_start;
-    struct buffer message = BUFFER_INIT(REQUEST_MAX_BYTES);
+    struct buffer message = BUFFER_INIT(CALL_MAX_BYTES);
 
     start.is_blocking = true;
     start.urgency = URGENCY_UNSET;

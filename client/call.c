@@ -56,7 +56,8 @@ int call_new(completion_client *client, const struct call_start *start, struct b
              completion_call **ret, completion_error *error)
 {
     if (message->error == -EMSGSIZE)
-        return error_set(error, -EMSGSIZE, COMPLETION_INVALID_ARGUMENT, "the request is too large");
+        return error_set(error, -EMSGSIZE, COMPLETION_INVALID_ARGUMENT,
+                         "the request is longer than the 4 MiB that it may have");
     completion_call *call = message->error ? NULL : calloc(1, sizeof *call);
     if (!call)
         return out_of_memory(error);

@@ -263,10 +263,11 @@ int completion_request_set_priority(completion_request *request, int urgency);
 
 /* ---- Calls that block ---- */
 
-/* One request, one whole answer. 0 or negative: -ECANCELED, -ETIMEDOUT, -ECONNREFUSED and the like
- * for what happens here, -EIO for a status from the daemon; the error object says more. If the
- * daemon provably did nothing with a call, because it was being restarted, the call is made again
- * once, within the same deadline; no other call is (completion_client_set_reconnect()). */
+/* One request, one whole answer. 0 or negative: -EMSGSIZE (a request of more than 4 MiB in all),
+ * -ECANCELED, -ETIMEDOUT, -ECONNREFUSED and the like for what happens here, -EIO for a status from
+ * the daemon; the error object says more. If the daemon provably did nothing with a call, because
+ * it was being restarted, the call is made again once, within the same deadline; no other call is
+ * (completion_client_set_reconnect()). */
 int completion_create(completion_client *client, const completion_request *request,
                       int64_t timeout_ms, completion_result **ret, completion_error *error);
 
@@ -341,8 +342,8 @@ completion_call *completion_client_next_ready(completion_client *client);
  * Start a call: of one whole answer, or of one in pieces. The request may be freed or changed at
  * once. Nothing is sent before completion_client_process(), where all failures show too. Any number
  * may be started; they are answered out of order, and those beyond what the daemon takes at once on
- * a connection wait here. 0 or negative, -EINVAL, -ENOMEM, -EMSGSIZE, -ECHILD or -EBUSY, with the
- * error set; then there is no call.
+ * a connection wait here. 0 or negative, -EINVAL, -ENOMEM, -EMSGSIZE (as with completion_create()),
+ * -ECHILD or -EBUSY, with the error set; then there is no call.
  */
 int completion_call_start(completion_client *client, const completion_request *request,
                           int64_t timeout_ms, completion_call **ret, completion_error *error);

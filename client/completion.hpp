@@ -280,16 +280,27 @@ class view
     }
     result copy() const;
 
-  private:
+  protected:
     const completion_result *result_ = nullptr;
 };
 
-/* One that belongs to nobody else. */
+/* One that belongs to nobody else. What was moved from is no result. */
 class result : public view
 {
   public:
     explicit result(completion_result *result) : view(result), owner_(result)
     {
+    }
+    result(result &&other) noexcept : view(other), owner_(std::move(other.owner_))
+    {
+        other.result_ = nullptr;
+    }
+    result &operator=(result &&other) noexcept
+    {
+        owner_ = std::move(other.owner_);
+        result_ = owner_.get();
+        other.result_ = other.owner_.get();
+        return *this;
     }
 
   private:

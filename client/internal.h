@@ -18,6 +18,7 @@ enum {
     MESSAGE_MAX = 2048,
     WORD_MAX = 160,
     REQUEST_MAX_BYTES = 64 << 20,
+    CALL_MAX_BYTES = 4 << 20, /* that the daemon takes */
     SERVER_UIDS_MAX = 8,
     URGENCY_UNSET = -1,
     URGENCY_MAX = 7,

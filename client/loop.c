@@ -135,7 +135,8 @@ static void expire(completion_client *c)
     LIST_FOREACH (call, &c->calls, entry) {
         int64_t give_up_us = call_give_up_us(call);
         if (now >= give_up_us)
-            call_end(call, -ETIMEDOUT, call->n_sent ? CALL_TIMEOUT : CALL_CONNECT_TIMEOUT);
+            call_end(call, -ETIMEDOUT,
+                     call->n_sent || c->channel ? CALL_TIMEOUT : CALL_CONNECT_TIMEOUT);
         else if (give_up_us < first_us)
             first_us = give_up_us;
     }

@@ -8,7 +8,7 @@ static int start(completion_client *c, const completion_request *request, enum c
                  completion_error *error)
 {
     struct call_start start = {.kind = kind, .path = path, .timeout_ms = timeout_ms};
-    struct buffer message = BUFFER_INIT(REQUEST_MAX_BYTES);
+    struct buffer message = BUFFER_INIT(CALL_MAX_BYTES);
 
     /* An answer that nobody would see is not asked for: it would be billed. */
     if (!c || !request || !ret)

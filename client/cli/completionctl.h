@@ -15,7 +15,7 @@
 /* Exit statuses; --help documents them. */
 enum {
     EXIT_OK = 0,
-    EXIT_LOCAL = 1,       /* no memory, a file can't be read or written */
+    EXIT_LOCAL = 1,       /* no memory, reading or writing has failed */
     EXIT_USAGE = 2,       /* wrong options */
     EXIT_UNREACHABLE = 3, /* no daemon, or not allowed to connect */
     EXIT_REFUSED = 4,     /* the request was refused and should be changed */

@@ -24,7 +24,7 @@ int file_read(const char *path, struct buffer *out)
         n = p ? fread(p, 1, 4096, f) : 0;
         if (n > 0)
             buffer_commit(out, n);
-    } while (n > 0);
+    } while (n == 4096); /* less is the end; a terminal would have to be told twice */
     int r = out->error ? out->error : ferror(f) ? -(errno ? errno : EIO) : 0;
     if (f != stdin)
         fclose(f);

@@ -99,7 +99,9 @@ on_loop() {
 in_cpp() {
     compile cpp "$cxx" "$examples/cpp.cc" "" -std=c++11 -pedantic-errors -Wold-style-cast &&
         compile none "$cxx" "$examples/cpp.cc" "" -std=c++20 -pedantic-errors -fsyntax-only &&
-        answers cpp || return 1
+        answers cpp &&
+        compile results-move "$cxx" "$source/tests/client/results_move.cc" "" -std=c++11 &&
+        "$work/results-move" || return 1
     head -c "$(wc -c <"$work/answer.create")" "$work/answer.cpp" | cmp - "$work/answer.create" &&
         grep -q '^again:' "$work/answer.cpp" || return 1
     COMPLETIOND_SOCKET=$work/none.sock "$work/cpp" x 2>"$work/errors"

@@ -1,8 +1,10 @@
 /* What the command line's words become in the request: every form of prompt, and every option. */
 #include <json-c/json.h>
+#include <pty.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "scene.h"
@@ -152,6 +154,28 @@ static void test_files_that_cannot_be_read_are_named(void **state)
     scene_stop(s);
 }
 
+/* Ctrl-D, as a person types it. */
+static void test_one_end_of_a_typed_prompt_is_enough(void **state)
+{
+    static const char typed[] = "typed\n\004";
+    struct scene *s = *state;
+    struct cli_options options = {0};
+    struct cli c;
+    int ours;
+
+    scene_start(s, serve, NULL, NULL);
+    assert_int_equal(openpty(&ours, &options.in_fd, NULL, NULL, NULL), 0);
+    assert_int_equal(write(ours, typed, sizeof typed - 1), sizeof typed - 1);
+    cli_run(&c, 0, s->daemon.socket, &options, CREATE("--prompt", "-"));
+    cli_done(&c);
+    char *body = fake_last_body(s->fake);
+    cli_assert_has(body, "\"prompt\":\"typed\\n\"");
+    free(body);
+    close(options.in_fd);
+    close(ours);
+    scene_stop(s);
+}
+
 /* What is no UTF-8 is for the daemon to say, as it does to any caller. */
 static void test_bytes_that_are_no_text_are_refused(void **state)
 {
@@ -295,6 +319,7 @@ int main(void)
         scene_test(test_files_are_sent_to_their_last_byte),
         scene_test(test_arrays_that_are_no_prompt_are_refused),
         scene_test(test_files_that_cannot_be_read_are_named),
+        scene_test(test_one_end_of_a_typed_prompt_is_enough),
         scene_test(test_bytes_that_are_no_text_are_refused),
         scene_test(test_every_option_is_sent_as_it_was_given),
         scene_test(test_values_that_are_none_are_refused_by_name),

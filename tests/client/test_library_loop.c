@@ -439,6 +439,12 @@ static void test_deadlines(void **state)
     int timeout_ms = completion_client_get_timeout(l->client);
     assert_true(timeout_ms >= 0 && timeout_ms <= DEADLINE_MS + 100);
     assert_answer(l, none, "a");
+    /* It was not for want of a connection. */
+    completion_call *past_too = start(l, "never", 0, 0);
+    library_assert_failed(l, library_finish(l, past_too), -ETIMEDOUT, COMPLETION_DEADLINE_EXCEEDED);
+    library_assert_said(l, "before the whole answer");
+    assert_int_equal(completion_error_maybe_executed(l->error), 0);
+    completion_call_free(past_too);
     library_assert_failed(l, library_finish(l, early), -ETIMEDOUT, COMPLETION_DEADLINE_EXCEEDED);
     assert_int_equal(completion_error_maybe_executed(l->error), 1);
     int64_t took_ms = harness_now_ms() - start_ms;

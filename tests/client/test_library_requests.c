@@ -268,6 +268,29 @@ static void test_request_does_not_grow_by_being_changed(void **state)
 
 /* ---- Refused ---- */
 
+/* Each text may have 4 MiB, and so may all of them together: known here, and nothing is sent. */
+static void test_request_of_more_than_4_mib_is_refused_here(void **state)
+{
+    struct library *l = *state;
+    char *big = malloc(TEXT_MAX_BYTES);
+    completion_call *call;
+
+    memset(big, 'x', TEXT_MAX_BYTES);
+    library_start(l, answer, NULL, NULL);
+    assert_int_equal(completion_request_set_prompt(l->request, big, TEXT_MAX_BYTES), 0);
+    library_assert_create_fails(l, FOREVER, -EMSGSIZE, COMPLETION_INVALID_ARGUMENT);
+    assert_int_equal(completion_error_maybe_executed(l->error), 0);
+    assert_int_equal(completion_error_retryable(l->error), 0);
+    assert_non_null(strstr(completion_error_message(l->error), "4 MiB"));
+    assert_int_equal(completion_call_start(l->client, l->request, FOREVER, &call, l->error),
+                     -EMSGSIZE);
+    /* The fields' own bytes count. */
+    assert_int_equal(completion_request_set_prompt(l->request, big, TEXT_MAX_BYTES - 1000), 0);
+    assert_string_equal(library_create(l), "ok");
+    free(big);
+    library_stop(l);
+}
+
 static void test_failed_setter_leaves_the_request_as_it_was(void **state)
 {
     struct library *l = *state;
@@ -308,7 +331,7 @@ static void test_failed_setter_leaves_the_request_as_it_was(void **state)
     assert_int_equal(failed, -EINVAL);
     assert_int_equal(n, 15);
     assert_int_equal(completion_request_add_prompt(r, "small", TEXT), 0);
-    library_assert_create_fails(l, FOREVER, -EIO, COMPLETION_RESOURCE_EXHAUSTED);
+    library_assert_create_fails(l, FOREVER, -EMSGSIZE, COMPLETION_INVALID_ARGUMENT);
     completion_request_set_prompt(r, "p", TEXT);
     assert_sends(l, "{\"model\":\"m\",\"prompt\":\"p\",\"stop\":[\"s\"],\"user\":\"u\"}");
     free(big);
@@ -337,6 +360,7 @@ int main(void)
         library_test(test_key_of_the_caller),
         library_test(test_request_is_used_again_and_changed),
         library_test(test_request_does_not_grow_by_being_changed),
+        library_test(test_request_of_more_than_4_mib_is_refused_here),
         library_test(test_failed_setter_leaves_the_request_as_it_was),
         library_test(test_text_that_is_not_utf8_is_refused_by_name),
     };
