@@ -27,7 +27,7 @@ void fleet_serve(struct fake_connection *c)
     while (fake_read_request(c)) {
         bool ok = false;
         fake_mark(c->fake, FAKE_STEP);
-        switch (server->mode) {
+        switch ((enum server_mode)server->mode) {
         case SERVER_HOLD:
             ok = fake_await(c->fake, FAKE_GO, 1) && answer(c, server->name);
             break;

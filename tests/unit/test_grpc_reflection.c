@@ -115,8 +115,8 @@ static void files_import_nothing_and_have_no_extensions(void **state)
 static void files_are_found_by_name(void **state)
 {
     static const char *const files[] = {COMPLETION, STATUS, HEALTH, V1, V1ALPHA};
-    static const char *const none[] = {"", "completion.proto", COMPLETION "x",
-                                       "completion/v1/completion.prot", "/" COMPLETION};
+    static const char *const none[] = {"", "completion.proto", (COMPLETION "x"),
+                                       "completion/v1/completion.prot", ("/" COMPLETION)};
     (void)state;
 
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)

@@ -75,7 +75,7 @@ static void count(struct crowd *c, int r, bool whole, const completion_error *er
 
 static bool is_text(completion_text t, size_t offset)
 {
-    return offset + t.length <= strlen(TEXT) && !memcmp(TEXT + offset, t.data, t.length);
+    return offset + t.length <= strlen(TEXT) && !memcmp(&TEXT[offset], t.data, t.length);
 }
 
 static int call_unary(completion_client *client, const completion_request *request,
