@@ -418,6 +418,10 @@ static void on_lookup_over(struct lookup_user *lookup)
 {
     struct transfer *t = container_of(lookup, struct transfer, lookup);
 
+    /* libcurl has given it up, and may not have been asked for that yet: a name that is found at
+     * once is heard of before. */
+    if (t->in_multi)
+        multi_remove(t->multi, &t->multi_user);
     if (transfer_begin(t) < 0)
         transfer_report(t, TRANSFER_OUT_OF_MEMORY, "");
 }

@@ -4,10 +4,12 @@
  */
 #include <netdb.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "nameserver.h"
@@ -274,6 +276,51 @@ static void test_callers_share_a_look_up(void **state)
     nameserver_free(names);
 }
 
+/* The daemon runs for moments only, as on a machine that is busy. */
+static void run_in_slices(const struct daemon *d)
+{
+    enum { SLICES = 60 };
+    static const struct timespec slice = {.tv_nsec = 100000}, pause = {.tv_nsec = 2000000};
+
+    for (int i = 0; i < SLICES; i++) {
+        nanosleep(&slice, NULL);
+        daemon_signal(d, SIGSTOP);
+        nanosleep(&pause, NULL);
+        daemon_signal(d, SIGCONT);
+    }
+}
+
+/* While libcurl still turns away those who wait for it. */
+static void test_look_up_that_is_over_at_once(void **state)
+{
+    enum { STARTS = 8, CALLS = 60 };
+    struct scene *s = *state;
+    struct nameserver *names = nameserver_new();
+    struct grpc_client_call *calls[CALLS];
+    struct rpc_result result;
+
+    nameserver_set(names, NAMESERVER_ANSWERS, "127.0.0.1");
+    for (int n = 0; n < STARTS; n++) {
+        if (n == 0) {
+            start(s, nowhere, NULL);
+        } else {
+            daemon_start(&s->daemon, NULL);
+            rpc_connect(&s->rpc, s->daemon.socket);
+        }
+        for (int i = 0; i < CALLS; i++)
+            calls[i] = ask(s, -1);
+        rpc_turn(&s->rpc, 0);
+        run_in_slices(&s->daemon);
+        for (int i = 0; i < CALLS; i++) {
+            rpc_finish(&s->rpc, calls[i], &result);
+            rpc_assert_ok(&result, "whole");
+            rpc_result_done(&result);
+        }
+        scene_stop(s);
+    }
+    nameserver_free(names);
+}
+
 /* Where something listens on every address of this host. */
 static int listen_everywhere(unsigned *ret_port)
 {
@@ -379,6 +426,7 @@ int main(void)
         scene_test(test_name_server_that_is_dead),
         scene_test(test_look_ups_that_hang_are_few),
         scene_test(test_callers_share_a_look_up),
+        scene_test(test_look_up_that_is_over_at_once),
         scene_test(test_name_that_leads_where_no_server_is),
         scene_test(test_twenty_addresses_of_which_the_last_lives),
     };
