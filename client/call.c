@@ -123,7 +123,9 @@ int64_t call_give_up_us(const completion_call *call)
     if (call->is_ended || call->deadline_us == INT64_MAX ||
         (call->grpc && grpc_client_call_is_ended(call->grpc)))
         return INT64_MAX;
-    return call->deadline_us + (call->grpc ? LAST_WORD_US : 0);
+    /* Of what waits for others to end the daemon has none; nor may it be sent when they do. */
+    return call->deadline_us +
+           (call->grpc && grpc_client_call_is_sent(call->grpc) ? LAST_WORD_US : 0);
 }
 
 /* ---- The way out ---- */

@@ -90,6 +90,9 @@ int grpc_client_call_next(struct grpc_client_call *call, const uint8_t **ret, si
  * was whole. */
 bool grpc_client_call_is_ended(const struct grpc_client_call *call);
 
+/* Something of it was handed to the output. Else it waits: the server takes only so many. */
+bool grpc_client_call_is_sent(const struct grpc_client_call *call);
+
 enum grpc_status grpc_client_call_status(const struct grpc_client_call *call);
 
 /* Valid UTF-8, empty if there is none. */

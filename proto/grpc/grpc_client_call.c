@@ -411,6 +411,11 @@ bool grpc_client_call_is_ended(const struct grpc_client_call *call)
     return call->is_ended;
 }
 
+bool grpc_client_call_is_sent(const struct grpc_client_call *call)
+{
+    return call->is_sent;
+}
+
 enum grpc_status grpc_client_call_status(const struct grpc_client_call *call)
 {
     return call->status;

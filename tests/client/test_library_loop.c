@@ -147,6 +147,36 @@ static void test_more_calls_than_streams(void **state)
     library_stop(l);
 }
 
+/* Those that wait for the others are not sent when these end a moment later than they. */
+static void test_deadline_of_calls_that_were_not_sent(void **state)
+{
+    enum { SENT = 100, N = 140, BEFORE_MS = 8, START_MS = 5 };
+    struct library *l = *state;
+    completion_call *calls[N];
+    int64_t start_ms;
+    int n_tries = 0;
+
+    library_start(l, answer_each, NULL, NULL);
+    assert_string_equal(library_create(l), "?");
+    /* Where starting them takes too long, their order in time is another, and nothing is said. */
+    do {
+        start_ms = harness_now_ms();
+        for (int i = 0; i < N; i++)
+            calls[i] = start(l, "never", 0, 2 * DEADLINE_MS - (i < SENT ? 0 : BEFORE_MS));
+        start_ms = harness_now_ms() - start_ms;
+        for (int i = 0; i < N && start_ms > START_MS; i++)
+            calls[i] = completion_call_free(calls[i]);
+    } while (start_ms > START_MS && n_tries++ < 100);
+    for (int i = 0; i < N && calls[i]; i++) {
+        library_assert_failed(l, library_finish(l, calls[i]), -ETIMEDOUT,
+                              COMPLETION_DEADLINE_EXCEEDED);
+        if (i >= SENT)
+            assert_int_equal(completion_error_maybe_executed(l->error), 0);
+        completion_call_free(calls[i]);
+    }
+    library_stop(l);
+}
+
 /* ---- Callbacks ---- */
 
 struct told {
@@ -637,6 +667,7 @@ int main(void)
         library_test(test_answers),
         library_test(test_answers_come_out_of_order),
         library_test(test_more_calls_than_streams),
+        library_test(test_deadline_of_calls_that_were_not_sent),
         library_test(test_callbacks_free_and_start_calls),
         library_test(test_callback_frees_the_client),
         library_test(test_callback_may_not_block),
