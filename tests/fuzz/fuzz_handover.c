@@ -62,15 +62,16 @@ static void pass_sockets(void)
     setenv("LISTEN_FDNAMES", "rpc:metrics", 1);
 }
 
-static struct worker *the_worker(struct log *log)
+static struct event_base *the_base(void)
 {
-    static struct worker worker;
+    static struct event_base *base;
 
-    if (!worker.base) {
+    if (!base) {
         pass_sockets();
-        require(worker_init(&worker, log) == 0);
+        base = event_base_new();
+        require(base);
     }
-    return &worker;
+    return base;
 }
 
 static int make_peer(int *ret_other)
@@ -118,12 +119,12 @@ static void check_said(int fd, const char *expected)
 
 /* ---- The old one ---- */
 
-static void try_old(struct input *in, struct worker *worker, struct log *log)
+static void try_old(struct input *in, struct event_base *base, struct log *log)
 {
     char path[] = "/usr/sbin/completiond", message[MESSAGE_MAX];
     struct systemd_manager manager = {.fd = -1};
     struct events events = {0};
-    struct handover h = {.worker = worker, .log = log, .manager = &manager, .path = path};
+    struct handover h = {.base = base, .log = log, .manager = &manager, .path = path};
     enum handover_state expected = HANDOVER_STARTING;
     int other;
 
@@ -131,16 +132,16 @@ static void try_old(struct input *in, struct worker *worker, struct log *log)
     h.successor.pidfd = -1;
     h.peer = make_peer(&other);
     h.state = HANDOVER_STARTING;
-    handover_set_handler(&h, &handler, &events);
+    handover_set_handler(&h, base, &handler, &events);
     require(listen_to_peer(&h, on_new_says, on_timeout, HANDOVER_TIMEOUT_US) == 0);
-    evtimer_assign(&manager.again, worker->base, on_timeout, &h);
+    evtimer_assign(&manager.again, base, on_timeout, &h);
     for (int i = input_byte(in) % MESSAGES; i > 0 && expected != HANDOVER_GIVEN; i--) {
         size_t len = take_message(in, message);
         if (len == 0 || send(other, message, len, 0) < 0)
             continue;
         if (input_byte(in) % 8 == 0)
             require(handover_request(&h));
-        event_base_loop(worker->base, EVLOOP_NONBLOCK);
+        event_base_loop(base, EVLOOP_NONBLOCK);
         /* Longer ones are cut, and so are no words. */
         bool goes = expected == HANDOVER_STARTING && is_word(message, len, READY);
         bool gives = expected == HANDOVER_GOING && is_word(message, len, SERVING);
@@ -154,7 +155,7 @@ static void try_old(struct input *in, struct worker *worker, struct log *log)
         require(memchr(h.why, '\0', sizeof h.why) && !strpbrk(h.why, "\r\n"));
     }
     close(other);
-    event_base_loop(worker->base, EVLOOP_NONBLOCK);
+    event_base_loop(base, EVLOOP_NONBLOCK);
     bool given = expected == HANDOVER_GIVEN;
     require(events.n_given == given && events.n_failed == !given && h.owner == !given);
     require(h.state == (given ? HANDOVER_GIVEN : HANDOVER_NONE) && h.peer < 0);
@@ -203,7 +204,7 @@ static void check_taken(const struct handover *h, const struct environment *e, c
 }
 
 /* READY was said. Returns whether it serves. */
-static bool go_on(struct handover *h, struct input *in, int other, struct events *events)
+static bool go_on(struct handover *h, struct input *in, int other)
 {
     char message[MESSAGE_MAX];
     size_t len = take_message(in, message);
@@ -216,8 +217,7 @@ static bool go_on(struct handover *h, struct input *in, int other, struct events
     require(handover_serve(h) == goes);
     if (!goes)
         return false;
-    handover_set_handler(h, &handler, events);
-    event_base_loop(h->worker->base, EVLOOP_NONBLOCK);
+    event_base_loop(h->base, EVLOOP_NONBLOCK);
     check_said(other, SERVING);
     return true;
 }
@@ -233,17 +233,17 @@ static void settle_down(struct handover *h, struct input *in, int other, struct 
         if (len == 0 || send(other, message, len, 0) < 0)
             continue;
         n_terminate += is_word(message, len, TERMINATE);
-        event_base_loop(h->worker->base, EVLOOP_NONBLOCK);
+        event_base_loop(h->base, EVLOOP_NONBLOCK);
         require(h->state == HANDOVER_SETTLING && events->n_terminate == n_terminate);
     }
     if (again)
         require(handover_request(h) && events->n_reload == 0);
     close(other);
-    event_base_loop(h->worker->base, EVLOOP_NONBLOCK);
+    event_base_loop(h->base, EVLOOP_NONBLOCK);
     require(h->state == HANDOVER_NONE && events->n_reload == again && events->n_given == 0);
 }
 
-static void try_new(struct input *in, struct worker *worker, struct log *log)
+static void try_new(struct input *in, struct event_base *base, struct log *log)
 {
     char first[MESSAGE_MAX], number[16], program[] = "completiond", *argv[] = {program, NULL};
     struct environment environment = {0};
@@ -260,13 +260,14 @@ static void try_new(struct input *in, struct worker *worker, struct log *log)
     first[len < FIRST_MAX ? len : FIRST_MAX - 1] = '\0';
     snprintf(number, sizeof number, "%d", ours);
     setenv(SUCCESSOR_VARIABLE, number, 1);
-    int r = handover_init(&h, worker, log, &manager, argv, &environment);
+    int r = handover_init(&h, log, &manager, argv, &environment);
     require(h.peer == ours && h.state == HANDOVER_COMING && !getenv(SUCCESSOR_VARIABLE));
     if (len == 0)
         require(r == -EPROTO);
     if (r == 0)
         check_taken(&h, &environment, first);
-    if (r == 0 && go_on(&h, in, other, &events))
+    handover_set_handler(&h, base, &handler, &events);
+    if (r == 0 && go_on(&h, in, other))
         settle_down(&h, in, other, &events);
     else
         close(other);
@@ -277,12 +278,12 @@ static void try_new(struct input *in, struct worker *worker, struct log *log)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct log log = {.fd = -1};
-    struct worker *worker = the_worker(&log);
+    struct event_base *base = the_base();
     struct input in = {data, data + size};
 
     if (input_byte(&in) % 2)
-        try_old(&in, worker, &log);
+        try_old(&in, base, &log);
     else
-        try_new(&in, worker, &log);
+        try_new(&in, base, &log);
     return 0;
 }
