@@ -106,30 +106,32 @@ static const char *check_escape(struct json_reader *r, const char *p)
     return NULL;
 }
 
-/* How many of the eight bytes come before one that needs a look: a quote, backslash, control
- * character, or byte of a longer sequence. Each test sets the top bit of a byte that is found, and
- * maybe of those above it; the lowest one is right. */
-static unsigned n_plain(const char *p)
+/* How many of the eight bytes come before one that needs a look: a quote, backslash or control
+ * character; and whether any of the eight belongs to a longer sequence. Each test sets the top bit
+ * of a byte that is found, and maybe of those above it; the lowest one is right. */
+static unsigned n_plain(const char *p, uint64_t *high)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101), tops = UINT64_C(0x8080808080808080);
     uint64_t word;
 
     memcpy(&word, p, sizeof word);
     word = le64toh(word);
+    *high |= word & tops;
     uint64_t quote = word ^ (ones * '"'), backslash = word ^ (ones * '\\');
-    uint64_t found = (word | (word - ones * 0x20) | (quote - ones) | (backslash - ones)) & tops;
+    uint64_t found = ((word - ones * 0x20) | (quote - ones) | (backslash - ones)) & ~word & tops;
     return found ? (unsigned)__builtin_ctzll(found) / 8 : sizeof word;
 }
 
 static bool scan_string(struct json_reader *r, struct json_string *ret)
 {
     const char *from = r->at + 1, *p = from;
-    bool has_escapes = false, has_high = false;
+    bool has_escapes = false;
+    uint64_t high = 0;
 
     for (;;) {
         unsigned n = 8;
         while (n == 8 && r->end - p >= 8)
-            p += n = n_plain(p);
+            p += n = n_plain(p, &high);
         if (p == r->end) {
             r->at = p;
             return fail(r, "cut short");
@@ -141,7 +143,7 @@ static bool scan_string(struct json_reader *r, struct json_string *ret)
             r->at = p;
             return fail(r, "a control character in a string");
         }
-        has_high = has_high || c >= 0x80;
+        high |= c & 0x80;
         p++;
         if (c == '\\') {
             has_escapes = true;
@@ -150,7 +152,7 @@ static bool scan_string(struct json_reader *r, struct json_string *ret)
                 return false;
         }
     }
-    size_t len = (size_t)(p - from), valid = has_high ? utf8_valid_prefix(from, len) : len;
+    size_t len = (size_t)(p - from), valid = high ? utf8_valid_prefix(from, len) : len;
     if (valid < len) {
         r->at = from + valid;
         return fail(r, "not valid UTF-8");

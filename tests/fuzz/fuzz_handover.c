@@ -204,8 +204,7 @@ static void check_taken(const struct handover *h, const struct environment *e, c
 }
 
 /* READY was said. Returns whether it serves. */
-static bool go_on(struct handover *h, struct input *in, struct event_base *base, int other,
-                  struct events *events)
+static bool go_on(struct handover *h, struct input *in, int other)
 {
     char message[MESSAGE_MAX];
     size_t len = take_message(in, message);
@@ -215,7 +214,6 @@ static bool go_on(struct handover *h, struct input *in, struct event_base *base,
         shutdown(other, SHUT_WR);
     require(handover_await(h) == (goes ? 0 : -ECANCELED) && h->owner == goes);
     check_said(other, READY);
-    handover_set_handler(h, base, &handler, events);
     require(handover_serve(h) == goes);
     if (!goes)
         return false;
@@ -268,7 +266,8 @@ static void try_new(struct input *in, struct event_base *base, struct log *log)
         require(r == -EPROTO);
     if (r == 0)
         check_taken(&h, &environment, first);
-    if (r == 0 && go_on(&h, in, base, other, &events))
+    handover_set_handler(&h, base, &handler, &events);
+    if (r == 0 && go_on(&h, in, other))
         settle_down(&h, in, other, &events);
     else
         close(other);
