@@ -12,6 +12,10 @@
 
 enum { ALICE = 12341, BOB = 12342 };
 
+/* What one caller is answered says that another's call, sent before, is waiting by now: they must
+ * be the same worker's. */
+#define ONE_LOOP DAEMON_ONE_WORKER
+
 /* Answers each request when the test has said go so many times. */
 static void serve_when_told(struct fake_connection *c)
 {
@@ -130,7 +134,7 @@ static void test_a_user_with_many_waiting_calls_delays_others_by_one_turn(void *
     struct rpc alice = {.fd = -1}, bob = {.fd = -1};
     struct grpc_client_call *many[MANY];
 
-    start(s, "max_concurrent = 1\n");
+    start(s, "max_concurrent = 1\n" ONE_LOOP);
     connect_as(s, ALICE, &alice);
     connect_as(s, BOB, &bob);
     many[0] = begin(&alice, "greedy");
@@ -162,7 +166,7 @@ static void test_who_may_not_even_wait_is_told(void **state)
     struct rpc bob = {.fd = -1};
     rpc_request request = rpc_request_new("m", "CANARY");
 
-    start(s, "max_concurrent = 1\nmax_queued = 2\n\n[policy *]\nmax_queued = 1\n");
+    start(s, "max_concurrent = 1\nmax_queued = 2\n" ONE_LOOP "[policy *]\nmax_queued = 1\n");
     connect_as(s, BOB, &bob);
     struct grpc_client_call *first = begin(&s->rpc, "1");
     await_requests(s, &s->rpc, 1);
