@@ -273,6 +273,21 @@ static const struct service_method methods[] = {
      standard_reflection_drain},
 };
 
+const struct service_method service_openai = {
+    .path = "/v1/completions",
+    .metric = METRICS_OPENAI,
+    .run = run_create,
+};
+const struct service_method service_openai_stream = {
+    .path = "/v1/completions",
+    .metric = METRICS_OPENAI_STREAM,
+    .run = run_create_stream,
+};
+const struct service_method service_openai_models = {
+    .path = "/v1/models",
+    .metric = METRICS_OPENAI_MODELS,
+};
+
 const struct service_method *service_find(const char *path)
 {
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
