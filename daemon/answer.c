@@ -193,7 +193,7 @@ static bool reply_with(struct call *call, const uint8_t *json, size_t len, bool 
 
     /* Without memory the kind says nothing; ending the reply fails the call then. */
     if (kind == TRANSLATE_COMPLETION || reply->error) {
-        call_reply_end(call);
+        call_pass_on(call, json, len);
         return !is_over(call);
     }
     call_reply_abort(call);

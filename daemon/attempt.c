@@ -7,7 +7,6 @@
 #include "answer.h"
 #include "call.h"
 #include "config.h"
-#include "connection.h"
 #include "log.h"
 #include "metrics.h"
 #include "policy.h"
@@ -123,7 +122,7 @@ static void forget_answer(struct call *call)
     call->saw_other_events = false;
     buffer_done(&call->body);
     sse_parser_done(&call->sse);
-    sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, &call->connection->memory);
+    sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, call->memory);
     translate_progress_init(&call->progress, call->progress.n_expected);
 }
 
@@ -168,10 +167,8 @@ static void on_backoff(evutil_socket_t fd, short what, void *user)
 
 void attempt_begin(struct call *call, struct buffer *body, const struct policy *policy)
 {
-    struct connection *connection = call->connection;
-
     evtimer_assign(&call->backoff, call->worker->base, on_backoff, call);
-    if (!memory_charge(&connection->memory, TRANSFER_BYTES)) {
+    if (!memory_charge(call->memory, TRANSFER_BYTES)) {
         call_fail_for_memory(call, -EDQUOT, COMPLETION__V1__PHASE__PHASE_LOCAL);
         return;
     }
@@ -186,9 +183,9 @@ void attempt_begin(struct call *call, struct buffer *body, const struct policy *
     call->request->wants_little = call->wants_little;
     call->place.worker = call->worker;
     call->place.start = on_turn;
-    call->place.urgency =
-        queue_urgency(call->grpc ? grpc_server_call_metadata(call->grpc, "priority") : NULL);
-    enum queue_answer answer = queue_join(upstream_queue(call->upstream), connection->account,
+    call->place.urgency = queue_urgency(
+        call->grpc ? grpc_server_call_metadata(call->grpc, "priority") : call->priority);
+    enum queue_answer answer = queue_join(upstream_queue(call->upstream), call->account,
                                           policy->max_concurrent, policy->max_queued, &call->place);
     if (answer == QUEUE_WAITS)
         call->times.waits_since_us = worker_now_us();

@@ -27,7 +27,7 @@ enum {
  * as many tokens as it sent chunks, or all of them for a whole answer. */
 static void call_settle(struct call *call, bool ok)
 {
-    struct account *account = call->connection->account;
+    struct account *account = call->account;
     int64_t reserved = call->prompt_tokens + call->completion_tokens;
     int64_t used = call->progress.total_tokens;
 
@@ -58,6 +58,13 @@ static void run_release(struct task *task)
     upstream_body_unref(call->request);
     upstream_unref(call->upstream);
     free(call);
+}
+
+int64_t call_retry_after_ms(const struct call *call, const struct call_error *e)
+{
+    if (e->retry_after_ms > 0)
+        return e->retry_after_ms;
+    return call->head.status > 0 ? call->head.retry_after_ms : -1;
 }
 
 static void detail_set(protobuf_c_boolean *has, ProtobufCBinaryData *field, const char *text,
@@ -91,9 +98,7 @@ static void pack_details(const struct call *call, const struct call_error *e, st
 #undef SET
     d.has_http_status = call->head.status > 0;
     d.http_status = call->head.status;
-    d.retry_after_ms = e->retry_after_ms > 0   ? e->retry_after_ms
-                       : call->head.status > 0 ? call->head.retry_after_ms
-                                               : -1;
+    d.retry_after_ms = call_retry_after_ms(call, e);
     d.has_retry_after_ms = d.retry_after_ms >= 0;
     d.has_attempts = true;
     d.attempts = (int32_t)call->attempts;
@@ -119,7 +124,8 @@ static void call_set_finished(struct call *call, int status, const char *reason)
 {
     call->state = CALL_FINISHED;
     record_call(call, status, reason);
-    connection_wake(call->connection);
+    if (!call->front)
+        connection_wake(call->connection);
 }
 
 void call_fail(struct call *call, const struct call_error *error)
@@ -128,12 +134,16 @@ void call_fail(struct call *call, const struct call_error *error)
 
     if (call->state == CALL_FINISHED)
         return;
-    pack_details(call, error, &details);
+    if (!call->front)
+        pack_details(call, error, &details);
     call->maybe_executed = call->maybe_executed || error->maybe_executed;
     call_let_go(call, error->reason);
     call_set_finished(call, (int)error->status, error->reason);
-    grpc_server_call_finish(call->grpc, error->status, error->message, buffer_bytes(&details),
-                            buffer_length(&details));
+    if (call->front)
+        call->front->finish(call, error);
+    else
+        grpc_server_call_finish(call->grpc, error->status, error->message, buffer_bytes(&details),
+                                buffer_length(&details));
     buffer_done(&details);
 }
 
@@ -143,7 +153,10 @@ void call_finish(struct call *call)
         return;
     call_let_go(call, NULL);
     call_set_finished(call, GRPC_OK, NULL);
-    grpc_server_call_finish(call->grpc, GRPC_OK, NULL, NULL, 0);
+    if (call->front)
+        call->front->finish(call, NULL);
+    else
+        grpc_server_call_finish(call->grpc, GRPC_OK, NULL, NULL, 0);
 }
 
 void call_fail_for_memory(struct call *call, int r, Completion__V1__Phase phase)
@@ -175,49 +188,65 @@ void call_drain(struct connection *connection)
             call->method->drain(call);
 }
 
+void call_shut_down_one(struct call *call)
+{
+    call_fail(call, &(struct call_error){
+                        .status = GRPC_CANCELLED,
+                        .reason = "SHUTTING_DOWN",
+                        .message = "completiond is shutting down and did not wait any longer for "
+                                   "this call; make it again",
+                        .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
+                        .maybe_executed = call->transfer != NULL,
+                        .retryable = true,
+                    });
+}
+
 void call_shut_down(struct connection *connection)
 {
     struct call *call;
 
     LIST_FOREACH (call, &connection->calls, next)
-        call_fail(call,
-                  &(struct call_error){
-                      .status = GRPC_CANCELLED,
-                      .reason = "SHUTTING_DOWN",
-                      .message = "completiond is shutting down and did not wait any longer for "
-                                 "this call; make it again",
-                      .phase = COMPLETION__V1__PHASE__PHASE_LOCAL,
-                      .maybe_executed = call->transfer != NULL,
-                      .retryable = true,
-                  });
+        call_shut_down_one(call);
 }
 
 /* ---- Replies ---- */
 
 struct buffer *call_reply_begin(struct call *call)
 {
-    return grpc_server_call_message_begin(call->grpc);
+    return call->front ? call->front->reply_begin(call)
+                       : grpc_server_call_message_begin(call->grpc);
 }
 
-void call_reply_end(struct call *call)
+void call_pass_on(struct call *call, const uint8_t *json, size_t len)
 {
-    int r = grpc_server_call_message_end(call->grpc);
+    const struct call_front *front = call->front;
+    int r = front ? front->reply_end(call, json, len) : grpc_server_call_message_end(call->grpc);
+
     if (r < 0) {
         call_fail_for_memory(call, r, COMPLETION__V1__PHASE__PHASE_BODY);
         return;
     }
     call->n_replies++;
-    if (call->transfer && grpc_server_call_is_full(call->grpc))
+    if (call->transfer && (front ? front->is_full(call) : grpc_server_call_is_full(call->grpc)))
         upstream_pause(call->transfer);
-    connection_wake(call->connection);
+    if (!front)
+        connection_wake(call->connection);
+}
+
+void call_reply_end(struct call *call)
+{
+    call_pass_on(call, NULL, 0);
 }
 
 void call_reply_abort(struct call *call)
 {
-    grpc_server_call_message_abort(call->grpc);
+    if (call->front)
+        call->front->reply_abort(call);
+    else
+        grpc_server_call_message_abort(call->grpc);
 }
 
-/* ---- What the gRPC session says ---- */
+/* ---- Life ---- */
 
 static void on_deadline(evutil_socket_t fd, short what, void *user)
 {
@@ -234,36 +263,105 @@ static void call_name(struct call *call)
     for (int shift = 60; shift >= 0; shift -= 4)
         *out++ = digits[chance >> shift & 15];
     *out = '\0';
-    grpc_server_call_set_header(call->grpc, "completion-id", call->id);
 }
+
+static struct call *call_new(struct worker *worker, struct caller *caller, struct account *account,
+                             struct memory *memory)
+{
+    struct call *call = calloc(1, sizeof *call);
+
+    if (!call)
+        return NULL;
+    call->worker = worker;
+    call->caller = caller;
+    call->account = account;
+    call->memory = memory;
+    if (worker->log->level >= LOG_INFO)
+        caller_find_unit(caller);
+    call->release.run = run_release;
+    call->start_us = worker_turn_us(worker);
+    call->deadline_us = INT64_MAX;
+    call->body = BUFFER_INIT_IN(BODY_MAX_BYTES, memory);
+    sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, memory);
+    translate_pattern_init(&call->pattern, memory);
+    evtimer_assign(&call->deadline, worker->base, on_deadline, call);
+    call_name(call);
+    return call;
+}
+
+struct call *call_begin(const struct call_front *front, void *front_user, struct worker *worker,
+                        struct caller *caller, struct account *account, struct memory *memory,
+                        const struct service_method *method)
+{
+    struct call *call = call_new(worker, caller, account, memory);
+
+    if (call) {
+        call->front = front;
+        call->front_user = front_user;
+        call->method = method;
+    }
+    return call;
+}
+
+void call_run(struct call *call, const uint8_t *message, size_t len)
+{
+    if (call->state == CALL_FINISHED)
+        return;
+    call->state = CALL_RUNNING;
+    call->times.request_us = worker_now_us();
+    call->method->run(call, message, len);
+}
+
+void call_writable(struct call *call)
+{
+    if (call->transfer)
+        upstream_resume(call->transfer);
+}
+
+/* status: what is recorded if it is not finished. */
+static void end(struct call *call, int status, const char *reason)
+{
+    call->own_key = NULL;
+    if (call->transfer && upstream_phase(call->transfer) >= TRANSFER_SEND)
+        call->maybe_executed = true;
+    call_let_go(call, reason);
+    if (call->state != CALL_FINISHED)
+        record_call(call, status, reason);
+    call->state = CALL_FINISHED;
+    call->grpc = NULL;
+    /* The account of memory may be gone before the call is. */
+    buffer_done(&call->body);
+    sse_parser_done(&call->sse);
+    translate_pattern_done(&call->pattern);
+    memory_release(call->memory, call->charged_bytes);
+    worker_defer(call->worker, &call->release);
+}
+
+void call_end(struct call *call, const char *reason)
+{
+    end(call, GRPC_CANCELLED, reason);
+}
+
+/* ---- What the gRPC session says ---- */
 
 static void on_begin(struct grpc_server_call *grpc, void *session_user)
 {
     struct connection *connection = session_user;
     int64_t timeout_us = grpc_server_call_timeout_us(grpc);
-    struct call *call = calloc(1, sizeof *call);
+    struct call *call =
+        call_new(connection->worker, &connection->caller, connection->account, &connection->memory);
 
     if (!call) {
         grpc_server_call_finish(grpc, GRPC_RESOURCE_EXHAUSTED, "out of memory", NULL, 0);
         connection_wake(connection);
         return;
     }
-    call->worker = connection->worker;
     call->connection = connection;
-    if (call->worker->log->level >= LOG_INFO)
-        caller_find_unit(&connection->caller);
     call->grpc = grpc;
-    call->release.run = run_release;
-    call->start_us = worker_turn_us(call->worker);
-    call->deadline_us = INT64_MAX;
     if (timeout_us >= 0 && __builtin_add_overflow(call->start_us, timeout_us, &call->deadline_us))
         call->deadline_us = INT64_MAX;
-    call->body = BUFFER_INIT_IN(BODY_MAX_BYTES, &connection->memory);
-    sse_parser_init(&call->sse, CALL_EVENT_MAX_BYTES, &connection->memory);
-    translate_pattern_init(&call->pattern, &connection->memory);
-    evtimer_assign(&call->deadline, call->worker->base, on_deadline, call);
     grpc_server_call_set_user(grpc, call);
-    call_name(call);
+    grpc_server_call_set_header(grpc, "completion-id", call->id);
     LIST_INSERT_HEAD(&connection->calls, call, next);
     connection->used_us = call->start_us;
 
@@ -280,19 +378,16 @@ static void on_request(struct grpc_server_call *grpc, const uint8_t *message, si
 {
     struct call *call = grpc_server_call_user(grpc);
 
-    if (!call || call->state == CALL_FINISHED)
-        return;
-    call->state = CALL_RUNNING;
-    call->times.request_us = worker_now_us();
-    call->method->run(call, message, len);
+    if (call)
+        call_run(call, message, len);
 }
 
 static void on_writable(struct grpc_server_call *grpc)
 {
     struct call *call = grpc_server_call_user(grpc);
 
-    if (call && call->transfer)
-        upstream_resume(call->transfer);
+    if (call)
+        call_writable(call);
 }
 
 /* Of a call that nobody here has finished: the session may have, for the sake of its frames. */
@@ -310,27 +405,13 @@ static void on_end(struct grpc_server_call *grpc, enum grpc_server_end how)
 
     if (!call)
         return;
-    const char *reason = end_reason(grpc, how);
-    int status =
-        grpc_server_call_is_finished(grpc) ? (int)grpc_server_call_status(grpc) : GRPC_CANCELLED;
-    call->own_key = NULL;
-    if (call->transfer && upstream_phase(call->transfer) >= TRANSFER_SEND)
-        call->maybe_executed = true;
-    call_let_go(call, reason);
-    if (call->state != CALL_FINISHED)
-        record_call(call, status, reason);
-    call->state = CALL_FINISHED;
-    call->grpc = NULL;
+    end(call,
+        grpc_server_call_is_finished(grpc) ? (int)grpc_server_call_status(grpc) : GRPC_CANCELLED,
+        end_reason(grpc, how));
     call->connection->n_watches -= call->watches;
     if (call->connection->n_watches > 0)
         call->connection->used_us = worker_now_us();
-    /* The connection's memory may be gone before the call is. */
-    buffer_done(&call->body);
-    sse_parser_done(&call->sse);
-    translate_pattern_done(&call->pattern);
-    memory_release(&call->connection->memory, call->charged_bytes);
     LIST_REMOVE(call, next);
-    worker_defer(call->worker, &call->release);
 }
 
 const struct grpc_server_handler call_handler = {

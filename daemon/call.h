@@ -5,8 +5,9 @@
  *     NEW ──request──► RUNNING ──finish or fail──► FINISHED ──► (freed)
  *      └──────────────────┴────── the caller goes away ──────────┘
  *
- * A call belongs to its gRPC call: it is freed at the end of the turn in which that ends. Its
- * transfer never outlives it, except to let a connection come to rest (upstream_finish()).
+ * A call belongs to its gRPC call, or to the front that it came through: it is freed at the end of
+ * the turn in which that ends. Its transfer never outlives it, except to let a connection come to
+ * rest (upstream_finish()).
  */
 #ifndef CALL_H
 #define CALL_H
@@ -25,6 +26,10 @@
 #include "upstream.h"
 #include "worker.h"
 
+struct account;
+struct call;
+struct call_error;
+struct caller;
 struct connection;
 struct service_method;
 
@@ -40,11 +45,31 @@ enum call_response {
     CALL_RESPONSE_ERROR,  /* of a status that is not 2xx */
 };
 
+/* Where a call came from and its replies go to, if not through gRPC, whose calls are spared the
+ * detour. None of these may end the call (call_end()) before the turn is over. */
+struct call_front {
+    /* As grpc_server_call_message_*(): a Completion, in place; json as with call_pass_on(). */
+    struct buffer *(*reply_begin)(struct call *call);
+    int (*reply_end)(struct call *call, const uint8_t *json, size_t len);
+    void (*reply_abort)(struct call *call);
+    /* So much waits for the caller that no more should be produced, until call_writable(). */
+    bool (*is_full)(const struct call *call);
+    /* The call has ended, with this error, or well: NULL. Nothing of the error may be kept. */
+    void (*finish)(struct call *call, const struct call_error *error);
+};
+
 struct call {
     LIST_ENTRY(call) next; /* among its connection's */
     struct worker *worker;
-    struct connection *connection;
-    struct grpc_server_call *grpc; /* NULL once it is gone */
+    /* Whom it is for, and who pays. Not owned; not used any more once it has ended. */
+    struct caller *caller;
+    struct account *account;
+    struct memory *memory;
+    struct connection *connection;  /* NULL: it came through a front */
+    struct grpc_server_call *grpc;  /* NULL once it is gone, or never was */
+    const struct call_front *front; /* NULL: gRPC */
+    void *front_user;
+    const char *priority; /* for call_run(), not owned: the front's; see queue_urgency() */
     const struct service_method *method;
     char id[CALL_ID_SIZE]; /* "call-" and 16 hex digits that nobody can guess */
     enum call_state state;
@@ -71,7 +96,7 @@ struct call {
     bool maybe_executed; /* by an attempt before */
 
     /* From the upstream; see answer.c. */
-    const char *own_key; /* the caller's, lives in the gRPC call; NULL: the configured one */
+    const char *own_key; /* the caller's, not owned, until it ends; NULL: the configured one */
     enum call_response response;
     struct transfer_head head; /* status 0: none came */
     struct buffer body;        /* whole or error bodies */
@@ -116,6 +141,8 @@ void call_finish(struct call *call);
  * call. */
 struct buffer *call_reply_begin(struct call *call);
 void call_reply_end(struct call *call);
+/* The same, where the reply is what the upstream said in this JSON text. */
+void call_pass_on(struct call *call, const uint8_t *json, size_t len);
 void call_reply_abort(struct call *call);
 
 /* Ends the calls of the connection that would not end by themselves, because the daemon drains. */
@@ -123,5 +150,29 @@ void call_drain(struct connection *connection);
 
 /* Ends all calls of the connection with CANCELLED, because the daemon shuts down. */
 void call_shut_down(struct connection *connection);
+/* The same for one. */
+void call_shut_down_one(struct call *call);
+
+/* What the caller is to be told: after how many milliseconds another try makes sense; -1: nothing
+ * is known of that. */
+int64_t call_retry_after_ms(const struct call *call, const struct call_error *error);
+
+/* ---- For fronts ---- */
+
+/* A call without a deadline. method NULL: none that is known, it is to be failed. NULL: out of
+ * memory. */
+struct call *call_begin(const struct call_front *front, void *front_user, struct worker *worker,
+                        struct caller *caller, struct account *account, struct memory *memory,
+                        const struct service_method *method);
+
+/* A request message of its method's. */
+void call_run(struct call *call, const uint8_t *message, size_t len);
+
+/* There is room for replies again. */
+void call_writable(struct call *call);
+
+/* The caller is gone, or has all that it gets; reason is why, if it is not finished. Frees the call
+ * at the end of the turn. */
+void call_end(struct call *call, const char *reason);
 
 #endif

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <syslog.h>
 
+#include "config_credential.h"
 #include "config_endpoint.h"
 #include "config_file.h"
 #include "config_value.h"
@@ -40,6 +41,7 @@ static const struct key daemon_keys[] = {
     {"idle_exit", config_set_duration, offsetof(struct config, idle_exit_us)},
     {"memory_max", config_set_size, offsetof(struct config, memory_max_bytes)},
     {"log_level", config_set_log_level, offsetof(struct config, log_level)},
+    {"openai_require_token", config_set_bool, offsetof(struct config, openai_require_token)},
     {NULL, NULL, 0},
 };
 
@@ -90,6 +92,13 @@ static const struct key policy_keys[] = {
     {NULL, NULL, 0},
 };
 #undef POLICY
+
+static const struct key token_keys[] = {
+    {"user", config_set_text, offsetof(struct config_token, user)},
+    {"credential", config_set_text, offsetof(struct config_token, credential)},
+    {"credential_file", config_set_text, offsetof(struct config_token, credential_file)},
+    {NULL, NULL, 0},
+};
 
 /* ---- Sections ---- */
 
@@ -247,13 +256,16 @@ static int section_find(struct parse *p, const char *section, void **ret_object,
             return -EINVAL;
         object = policy;
         *ret_keys = policy_keys;
+    } else if (!strncmp(section, "token ", 6) && section[6 + strspn(section + 6, " ")]) {
+        object = config_token_get(p->config, section + 6 + strspn(section + 6, " "));
+        *ret_keys = token_keys;
     } else if (!*section) {
         return parse_fail(p, "a key stands before the first section; begin with [daemon], "
                              "[upstream NAME] or [policy *]");
     } else {
         return parse_fail(p,
-                          "unknown section [%s]; there are [daemon], [upstream NAME] and "
-                          "[policy *|user:NAME|group:NAME]",
+                          "unknown section [%s]; there are [daemon], [upstream NAME], "
+                          "[policy *|user:NAME|group:NAME] and [token NAME]",
                           section);
     }
     if (!object)
@@ -401,38 +413,6 @@ static int upstream_check_ca(const struct config_upstream *u, struct config_erro
     return r;
 }
 
-static int upstream_set_key(struct config_upstream *u, struct config_error *error)
-{
-    const char *directory = getenv("CREDENTIALS_DIRECTORY");
-    char path[4096];
-
-    if (u->credential && u->credential_file)
-        return upstream_fail(error, u, "credential and credential_file exclude each other");
-    if (!u->credential && !u->credential_file)
-        return 0;
-    if (u->credential_file) {
-        snprintf(path, sizeof path, "%s", u->credential_file);
-    } else {
-        if (strchr(u->credential, '/'))
-            return upstream_fail(error, u,
-                                 "credential is a name, not a path; a path goes to "
-                                 "credential_file");
-        if (!directory)
-            return upstream_fail(error, u,
-                                 "credential needs LoadCredential= in the unit "
-                                 "(CREDENTIALS_DIRECTORY is not set); else use "
-                                 "credential_file");
-        snprintf(path, sizeof path, "%s/%s", directory, u->credential);
-    }
-
-    const char *why = "";
-    int r = secret_read(path, &u->key, &why);
-    if (r < 0)
-        snprintf(error->text, sizeof error->text,
-                 "[upstream %.64s]: the key in %.200s can't be used: %s", u->name, path, why);
-    return r;
-}
-
 /* Without [upstream]: what the SDKs' environment variables say. */
 static int upstream_from_environment(struct config *c, const struct environment *environment,
                                      struct config_error *error)
@@ -470,9 +450,10 @@ static int config_complete(struct config *c, const struct environment *environme
         if (r == 0)
             r = upstream_check_ca(u, error);
         if (r == 0)
-            r = upstream_set_key(u, error);
+            r = config_credential_read("upstream", u->name, u->credential, u->credential_file,
+                                       &u->key, error);
     }
-    return r;
+    return r == 0 ? config_tokens_complete(c, error) : r;
 }
 
 int config_load(const char *path, const struct environment *environment, struct config **ret,
@@ -493,6 +474,7 @@ int config_load(const char *path, const struct environment *environment, struct 
     c->idle_exit_us = CONFIG_INFINITY;
     c->memory_max_bytes = 256 << 20;
     c->log_level = LOG_INFO;
+    c->openai_require_token = true;
 
     int r = parse_files(c, path, ret_error);
     if (r == 0)
@@ -519,6 +501,7 @@ struct config *config_unref(struct config *c)
         upstream_free(c->upstreams[i]);
     for (size_t i = 0; i < c->n_policies; i++)
         policy_free(c->policies[i]);
+    config_tokens_free(c);
     free(c->upstreams);
     free(c->policies);
     free(c);

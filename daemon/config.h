@@ -78,6 +78,20 @@ struct config_policy {
     int64_t requests_per_minute, tokens_per_minute; /* CONFIG_INFINITY: no limit */
 };
 
+/* [token NAME] */
+struct config_token {
+    char *name;
+    char *user; /* name or number */
+    char *credential, *credential_file;
+
+    /* Derived from the above. */
+    uid_t uid;
+    gid_t gid;
+    gid_t *groups; /* all that the user is in */
+    size_t n_groups;
+    struct secret *token;
+};
+
 /* What holds where no section says otherwise. */
 extern const struct config_policy config_policy_default;
 
@@ -90,10 +104,13 @@ struct config {
     int64_t memory_max_bytes; /* of all callers together */
     int64_t caller_first_byte_timeout_us, caller_request_timeout_us, caller_stall_timeout_us;
     int log_level;                      /* as syslog's LOG_* */
+    bool openai_require_token;          /* of callers over TCP */
     struct config_upstream **upstreams; /* in the order of their first mention; at least one */
     size_t n_upstreams;
     struct config_policy **policies; /* may be none: everything is allowed but own keys */
     size_t n_policies;
+    struct config_token **tokens;
+    size_t n_tokens;
 };
 
 struct config_error {

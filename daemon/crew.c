@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "event_memory.h"
 #include "log.h"
 #include "multi.h"
 #include "server.h"
@@ -236,6 +237,7 @@ static void *run_thread(void *user)
     struct worker *w = user;
     int r = worker_run(w);
 
+    event_memory_release();
     if (r < 0) {
         w->crew->failure = r;
         report(w);

@@ -16,8 +16,11 @@
 #include "crew.h"
 #include "curl_memory.h"
 #include "environment.h"
+#include "event_memory.h"
 #include "handover.h"
 #include "log.h"
+#include "openai_setup.h"
+#include "openai_tcp.h"
 #include "options.h"
 #include "process.h"
 #include "scrape.h"
@@ -45,8 +48,8 @@ struct daemon {
 
 /* ---- Sockets ---- */
 
-/* The default socket, whose directory may have to be made. */
-static int default_path(char *path, size_t size)
+/* A file beside the default socket, whose directory may have to be made. */
+static int default_path(char *path, size_t size, const char *name)
 {
     const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
     char directory[108];
@@ -59,7 +62,7 @@ static int default_path(char *path, size_t size)
         return -ENOENT;
     if (mkdir(directory, geteuid() == 0 ? 0755 : 0700) < 0 && errno != EEXIST)
         return -errno;
-    snprintf(path, size, "%s/rpc.sock", directory);
+    snprintf(path, size, "%s/%s", directory, name);
     return 0;
 }
 
@@ -95,7 +98,7 @@ static int listen_by_hand(struct daemon *d, int *fds, size_t *ret_n)
     int r = 0;
 
     if (n == 0) {
-        r = default_path(standard, sizeof standard);
+        r = default_path(standard, sizeof standard, "rpc.sock");
         if (r < 0) {
             log_error(&d->log, "no place for the socket (%s): say --listen PATH",
                       r == -ENOENT ? "XDG_RUNTIME_DIR is not set" : strerror(-r));
@@ -140,34 +143,70 @@ static int accept_on(struct daemon *d, const int *fds, size_t n)
     return r;
 }
 
+static int listen_on_tcp(struct daemon *d, const char *address, int *ret_fd)
+{
+    int fd = openai_setup_listen(&d->log, address);
+
+    *ret_fd = fd;
+    return fd < 0 ? fd : handover_keep(&d->handover, fd, "openai");
+}
+
+/* The front for HTTP, if there is to be one: on systemd's sockets, or on those of the options. */
+static int open_openai(struct daemon *d, const int *fds, size_t n)
+{
+    const struct options *o = &d->options;
+    char token_path[160];
+    int by_hand[OPTIONS_LISTEN_MAX];
+
+    if (n == 0) {
+        for (fds = by_hand; n < o->n_openai_listen; n++) {
+            const char *where = o->openai_listen[n];
+            int r = openai_tcp_is_address(where) ? listen_on_tcp(d, where, &by_hand[n])
+                                                 : listen_on(d, where, "openai", &by_hand[n]);
+            if (r < 0)
+                return r;
+        }
+    }
+    if (n == 0)
+        return 0;
+    bool has_place = default_path(token_path, sizeof token_path, "openai.token") == 0;
+    return openai_setup(&d->crew, fds, n, has_place ? token_path : NULL);
+}
+
 static void on_idle(void *user);
+
+static int open_server_on(struct daemon *d, const struct systemd_sockets *passed)
+{
+    int by_hand[OPTIONS_LISTEN_MAX];
+    size_t n = passed->n_rpc;
+    int r = open_metrics(d, passed->metrics);
+
+    if (r == 0 && n == 0)
+        r = listen_by_hand(d, by_hand, &n);
+    if (r == 0)
+        r = accept_on(d, passed->n_rpc > 0 ? passed->rpc : by_hand, n);
+    if (r == 0)
+        r = open_openai(d, passed->openai, passed->n_openai);
+    /* Nobody listens on what was made by hand when we are gone. */
+    if (r == 0 && passed->n_rpc > 0 && !handover_has_paths(&d->handover) &&
+        (passed->n_openai > 0 || d->options.n_openai_listen == 0))
+        server_exit_when_idle(crew_worker(&d->crew, 0)->server, on_idle, d);
+    return r;
+}
 
 static int open_server(struct daemon *d)
 {
-    int by_hand[OPTIONS_LISTEN_MAX], *passed = NULL, metrics = -1;
-    size_t n = 0;
+    struct systemd_sockets passed;
     char what[128] = "out of memory";
-    int r = systemd_listen_fds(&passed, &metrics, what);
+    int r = systemd_listen_fds(&passed, what);
 
     if (r < 0) {
         log_error(&d->log, "%s", what);
         return r;
     }
-    int metrics_opened = open_metrics(d, metrics);
-    if (metrics_opened < 0) {
-        free(passed);
-        return metrics_opened;
-    }
-    if (r > 0) {
-        r = accept_on(d, passed, (size_t)r);
-        free(passed);
-        if (r == 0 && !handover_has_paths(&d->handover))
-            server_exit_when_idle(crew_worker(&d->crew, 0)->server, on_idle, d);
-        return r;
-    }
-    free(passed);
-    r = listen_by_hand(d, by_hand, &n);
-    return r < 0 ? r : accept_on(d, by_hand, n);
+    r = open_server_on(d, &passed);
+    systemd_sockets_done(&passed);
+    return r;
 }
 
 /* ---- Life ---- */
@@ -474,6 +513,7 @@ int main(int argc, char **argv)
                             "read keys from memory");
     if (handover_init(&d.handover, &d.log, &d.manager, argv, &d.environment) < 0)
         return 1;
+    event_memory_init();
     if (curl_memory_init() < 0) {
         log_error(&d.log, "libcurl can't be initialised");
         return 1;

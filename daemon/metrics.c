@@ -11,8 +11,13 @@ const int64_t metrics_bounds_us[METRICS_BUCKETS] = {
 };
 
 const char *const metrics_method_names[METRICS_METHODS] = {
-    [METRICS_CREATE] = "Create",      [METRICS_CREATE_STREAM] = "CreateStream",
-    [METRICS_HEALTH] = "Check",       [METRICS_STATUS] = "Get",
+    [METRICS_CREATE] = "Create",
+    [METRICS_CREATE_STREAM] = "CreateStream",
+    [METRICS_HEALTH] = "Check",
+    [METRICS_STATUS] = "Get",
+    [METRICS_OPENAI] = "openai",
+    [METRICS_OPENAI_STREAM] = "openai_stream",
+    [METRICS_OPENAI_MODELS] = "openai_models",
     [METRICS_OTHER_METHOD] = "other",
 };
 

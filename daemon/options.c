@@ -21,6 +21,11 @@ static const char usage[] =
     "      --metrics-listen PATH\n"
     "                       show metrics on this Unix socket (HTTP, GET /metrics), unless systemd\n"
     "                       passes one whose name ends in \"metrics\"\n"
+    "      --openai-listen PATH|HOST:PORT\n"
+    "                       speak the API's own HTTP (POST /v1/completions) on this Unix socket,\n"
+    "                       or on this port of localhost, where a token is asked for; may be\n"
+    "                       repeated. Not used when systemd passes sockets whose name ends in\n"
+    "                       \"openai\"\n"
     "      --log-format FORMAT\n"
     "                       auto: to the journal if stderr is the journal, else lines on stderr;\n"
     "                       journal; text: lines on stderr; json: an object a line. Default auto\n"
@@ -65,6 +70,7 @@ int options_parse(int argc, char **argv, struct options *o)
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {"metrics-listen", required_argument, NULL, 'm'},
+        {"openai-listen", required_argument, NULL, 'o'},
         {"log-format", required_argument, NULL, 'f'},
         {0},
     };
@@ -84,6 +90,13 @@ int options_parse(int argc, char **argv, struct options *o)
                 return 2;
             }
             o->listen[o->n_listen++] = optarg;
+            break;
+        case 'o':
+            if (o->n_openai_listen == OPTIONS_LISTEN_MAX) {
+                fprintf(stderr, "completiond: at most %d --openai-listen\n", OPTIONS_LISTEN_MAX);
+                return 2;
+            }
+            o->openai_listen[o->n_openai_listen++] = optarg;
             break;
         case 'm':
             o->metrics_listen = optarg;

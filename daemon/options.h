@@ -14,6 +14,8 @@ struct options {
     const char *config_path;
     const char *listen[OPTIONS_LISTEN_MAX];
     size_t n_listen;
+    const char *openai_listen[OPTIONS_LISTEN_MAX];
+    size_t n_openai_listen;
     const char *metrics_listen; /* NULL: none */
     enum log_format log_format;
     bool check_config;

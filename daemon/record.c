@@ -4,10 +4,10 @@
 
 #include "call.h"
 #include "config.h"
-#include "connection.h"
 #include "crew.h"
 #include "log.h"
 #include "metrics.h"
+#include "policy.h"
 #include "service.h"
 
 /* What the call took of the daemon itself: neither the caller's sending, nor a wait, nor the
@@ -115,11 +115,11 @@ static void add_if(struct fields *f, const char *name, int64_t number, bool is_k
         add_number(f, name, number);
 }
 
-static void add_caller(struct fields *f, const struct connection *c)
+static void add_caller(struct fields *f, const struct caller *c)
 {
-    add_number(f, "COMPLETION_UID", c->caller.uid);
-    add_if(f, "COMPLETION_PID", c->caller.pid, c->caller.pid > 0);
-    add_text(f, "COMPLETION_UNIT", c->caller.unit);
+    add_number(f, "COMPLETION_UID", c->uid);
+    add_if(f, "COMPLETION_PID", c->pid, c->pid > 0);
+    add_text(f, "COMPLETION_UNIT", c->unit);
 }
 
 static void add_upstream(struct fields *f, const struct call *call)
@@ -149,7 +149,7 @@ static void write_record(const struct call *call, const char *path, int status, 
 
     add_text(&f, "MESSAGE_ID", RECORD_MESSAGE_ID);
     add_text(&f, "COMPLETION_ID", call->id);
-    add_caller(&f, call->connection);
+    add_caller(&f, call->caller);
     add_text(&f, "COMPLETION_METHOD", path);
     add_text(&f, "COMPLETION_MODEL", call->model);
     add_text(&f, "COMPLETION_STATUS", grpc_status_name(status));
@@ -161,9 +161,8 @@ static void write_record(const struct call *call, const char *path, int status, 
     snprintf(text, sizeof text,
              "call ended: id=%s method=%.128s uid=%u status=%s reason=%s upstream=%.64s "
              "http_status=%d attempts=%u replies=%lld tokens=%lld ms=%lld model=%s",
-             call->id, path, call->connection->caller.uid, grpc_status_name(status),
-             reason ? reason : "-", upstream, call->head.status, call->attempts,
-             (long long)call->n_replies,
+             call->id, path, call->caller->uid, grpc_status_name(status), reason ? reason : "-",
+             upstream, call->head.status, call->attempts, (long long)call->n_replies,
              (long long)(call->upstream ? call->progress.total_tokens : -1),
              (long long)(now_us - call->start_us) / 1000, *call->model ? call->model : "-");
     log_record(call->worker->log, level_of(call), text, f.list, f.n);
@@ -171,7 +170,9 @@ static void write_record(const struct call *call, const char *path, int status, 
 
 void record_call(const struct call *call, int status, const char *reason)
 {
-    const char *path = call->grpc ? grpc_server_call_path(call->grpc) : "-";
+    const char *path = call->grpc     ? grpc_server_call_path(call->grpc)
+                       : call->method ? call->method->path
+                                      : "-";
     int64_t now_us = worker_now_us();
 
     if (!call->method || !call->method->drain)

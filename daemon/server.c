@@ -19,6 +19,7 @@
 #include "crew.h"
 #include "grpc_server.h"
 #include "log.h"
+#include "openai.h"
 
 enum {
     ACCEPTS_PER_TURN = 64,
@@ -86,6 +87,7 @@ static void rest_from_accepting(struct server *s, const char *why)
     worker_arm(&s->accept_again, ACCEPT_AGAIN_US);
 }
 
+/* By any worker. */
 static void count_out(struct server *s)
 {
     s->worker->crew->left_us = worker_now_us();
@@ -210,7 +212,7 @@ static void run_reap(struct task *task)
         LIST_REMOVE(c, next);
         connection_free(c);
     }
-    if (s->drained && LIST_EMPTY(&s->connections)) {
+    if (s->drained && LIST_EMPTY(&s->connections) && openai_is_empty(s->openai)) {
         evtimer_del(&s->drain);
         s->drained(s->worker);
         s->drained = NULL;
@@ -228,6 +230,17 @@ void server_forget(struct server *s, struct connection *c)
     worker_cancel(s->worker, &c->flush);
     LIST_REMOVE(c, next);
     LIST_INSERT_HEAD(&s->forgotten, c, next);
+    count_out(s);
+    worker_defer(s->worker, &s->reap);
+}
+
+void server_count_in(struct server *s)
+{
+    s->n_connections++;
+}
+
+void server_count_out(struct server *s)
+{
     count_out(s);
     worker_defer(s->worker, &s->reap);
 }
@@ -261,11 +274,13 @@ static void on_drain(evutil_socket_t fd, short what, void *user)
                     (size_t)s->n_connections);
         LIST_FOREACH (c, &s->connections, next)
             call_shut_down(c);
+        openai_shut_down(s->openai);
         next_us = DRAIN_CANCEL_US;
         break;
     case DRAIN_CANCEL:
         while ((c = LIST_FIRST(&s->connections)))
             server_forget(s, c);
+        openai_cut(s->openai);
         return;
     }
     worker_arm(&s->drain, next_us);
@@ -294,6 +309,7 @@ void server_drain(struct server *s, int64_t deadline_us, void (*drained)(struct 
     for (size_t i = 0; i < s->n_listeners; i++)
         close(s->listeners[i].fd);
     s->n_listeners = 0;
+    openai_drain(s->openai);
     s->drained = drained;
     s->drain_deadline_us = deadline_us;
     LIST_FOREACH (c, &s->connections, next) {
@@ -325,7 +341,7 @@ bool server_is_used(const struct server *s, int64_t *ret_since_us)
         if (c->used_us > *ret_since_us)
             *ret_since_us = c->used_us;
     }
-    return false;
+    return !openai_is_empty(s->openai);
 }
 
 bool server_has_waiting(const struct server *s)
@@ -335,7 +351,7 @@ bool server_has_waiting(const struct server *s)
         if (poll(&pfd, 1, 0) != 0)
             return true;
     }
-    return false;
+    return openai_has_waiting(s->openai);
 }
 
 /* ---- Life ---- */
@@ -409,6 +425,7 @@ struct server *server_free(struct server *s)
     for (size_t i = 0; i < s->n_listeners; i++)
         close(s->listeners[i].fd);
     s->drained = NULL;
+    openai_free(s->openai);
     while ((c = LIST_FIRST(&s->connections)))
         server_forget(s, c);
     worker_cancel(s->worker, &s->reap);

@@ -14,6 +14,7 @@
 
 struct connection;
 struct listener;
+struct openai;
 
 /* How long a caller may take; CONFIG_INFINITY is for ever. */
 struct server_limits {
@@ -27,6 +28,7 @@ struct server {
     struct worker *worker;
     struct listener *listeners;
     size_t n_listeners;
+    struct openai *openai; /* the front for HTTP, NULL: there is none */
     LIST_HEAD(, connection) connections;
     LIST_HEAD(, connection) forgotten; /* to be freed at the end of the turn */
     _Atomic size_t n_connections; /* and those that are given to this worker and on their way */
@@ -70,6 +72,10 @@ bool server_has_waiting(const struct server *s);
  * the workers it is that says so. */
 void server_complain(struct server *s, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Connections of the front for HTTP, which count as others do. */
+void server_count_in(struct server *s);
+void server_count_out(struct server *s);
 
 /* A connection is over: it is freed at the end of the turn. */
 void server_forget(struct server *s, struct connection *c);

@@ -16,7 +16,6 @@
 #include "attempt.h"
 #include "call.h"
 #include "config.h"
-#include "connection.h"
 #include "policy.h"
 #include "standard.h"
 #include "status.h"
@@ -123,9 +122,9 @@ static bool take_rates(struct call *call, const translate_request_message *reque
     struct translate_tokens tokens = translate_request_tokens(request);
     int64_t wait_us = 0;
 
-    switch (account_take(call->connection->account, policy->requests_per_minute,
-                         policy->tokens_per_minute, tokens.prompt + tokens.completion,
-                         worker_turn_us(call->worker), &wait_us)) {
+    switch (account_take(call->account, policy->requests_per_minute, policy->tokens_per_minute,
+                         tokens.prompt + tokens.completion, worker_turn_us(call->worker),
+                         &wait_us)) {
     case ACCOUNT_REQUESTS_USED_UP:
         refuse_for_rate(call, policy, "requests_per_minute", policy->requests_per_minute, wait_us);
         return false;
@@ -156,9 +155,10 @@ static void start(struct call *call, const translate_request_message *request, c
 {
     struct worker *w = call->worker;
     struct upstream *upstream = upstream_choose(w->upstreams, w->n_upstreams, model);
-    struct buffer body = BUFFER_INIT_IN(REQUEST_BODY_MAX_BYTES, &call->connection->memory);
+    struct buffer body = BUFFER_INIT_IN(REQUEST_BODY_MAX_BYTES, call->memory);
 
-    call->own_key = grpc_server_call_metadata(call->grpc, "completion-api-key");
+    if (!call->front)
+        call->own_key = grpc_server_call_metadata(call->grpc, "completion-api-key");
     if (!check_policy(call, policy, model))
         return;
     if (call->own_key && secret_fault(call->own_key, strlen(call->own_key))) {
@@ -226,12 +226,11 @@ static void run_scanned(struct call *call, const struct policy *policy, const ui
 
 static void run_completions(struct call *call, const uint8_t *message, size_t len)
 {
-    struct memory *memory = &call->connection->memory;
-    struct policy policy = policy_find(call->worker->config, &call->connection->caller);
+    struct policy policy = policy_find(call->worker->config, call->caller);
     size_t unpacked_bytes = unpack_max_bytes(UNPACK_REQUEST, len);
     char text[256];
 
-    memory_set_limit(&call->connection->account->memory, policy.max_memory_bytes);
+    memory_set_limit(&call->account->memory, policy.max_memory_bytes);
     if (len > policy.max_message_bytes) {
         snprintf(text, sizeof text,
                  "the request has %zu bytes, more than [policy %.64s] allows (max_message = %zu); "
@@ -241,12 +240,12 @@ static void run_completions(struct call *call, const uint8_t *message, size_t le
         return;
     }
     /* It lives until this function returns. */
-    if (!memory_charge(memory, unpacked_bytes)) {
+    if (!memory_charge(call->memory, unpacked_bytes)) {
         refuse_for_memory(call, -EDQUOT);
         return;
     }
     run_scanned(call, &policy, message, len);
-    memory_release(memory, unpacked_bytes);
+    memory_release(call->memory, unpacked_bytes);
 }
 
 static void run_create(struct call *call, const uint8_t *message, size_t len)
@@ -272,6 +271,21 @@ static const struct service_method methods[] = {
      standard_reflection_drain},
     {GRPC_REFLECTION_V1ALPHA_PATH, METRICS_OTHER_METHOD, standard_reflection_run, true,
      standard_reflection_drain},
+};
+
+const struct service_method service_openai = {
+    .path = "/v1/completions",
+    .metric = METRICS_OPENAI,
+    .run = run_create,
+};
+const struct service_method service_openai_stream = {
+    .path = "/v1/completions",
+    .metric = METRICS_OPENAI_STREAM,
+    .run = run_create_stream,
+};
+const struct service_method service_openai_models = {
+    .path = "/v1/models",
+    .metric = METRICS_OPENAI_MODELS,
 };
 
 const struct service_method *service_find(const char *path)

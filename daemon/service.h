@@ -26,6 +26,10 @@ struct service_method {
     void (*drain)(struct call *call);
 };
 
+/* What the front that speaks HTTP serves; not to be found by gRPC's callers. The last is not run.
+ */
+extern const struct service_method service_openai, service_openai_stream, service_openai_models;
+
 /* NULL if there is no such method. */
 const struct service_method *service_find(const char *path);
 

@@ -13,10 +13,10 @@
 #include "call.h"
 #include "completion/v1/status.pb-c.h"
 #include "config.h"
-#include "connection.h"
 #include "crew.h"
 #include "log.h"
 #include "metrics.h"
+#include "policy.h"
 #include "server.h"
 
 /* Numbers of the repeated fields of GetStatusResponse. */
@@ -261,18 +261,17 @@ static void facts_done(struct facts *f)
 static int facts_gather(struct call *call, struct facts *f)
 {
     struct crew *crew = call->worker->crew;
-    struct connection *c = call->connection;
     int64_t now_us = worker_now_us();
 
     *f = (struct facts){.metrics = crew_metrics(crew)};
     if (!f->metrics)
         return -ENOMEM;
-    if (may_see_all(&c->caller))
+    if (may_see_all(call->caller))
         return accounts_look(&crew->accounts, now_us, &f->users, &f->n_users);
     f->users = malloc(sizeof *f->users);
     if (!f->users)
         return -ENOMEM;
-    *f->users = account_look(c->account, now_us);
+    *f->users = account_look(call->account, now_us);
     f->n_users = 1;
     return 0;
 }
@@ -288,7 +287,7 @@ static void reply(struct call *call, const struct facts *f)
                         metrics_upstream_get(f->metrics, upstream_settings(w->upstreams[i])->name));
     for (size_t i = 0; i < f->n_users; i++)
         append_user(&f->users[i], out);
-    append_models(out, w, &call->connection->caller);
+    append_models(out, w, call->caller);
     call_reply_end(call);
     call_finish(call);
 }

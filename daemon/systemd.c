@@ -18,51 +18,64 @@
 
 enum { MARGIN_US = 5000000 };
 
-static bool is_for_metrics(const char *name)
+static bool is_for(const char *name, const char *what)
 {
-    size_t len = strlen(name);
+    size_t len = strlen(name), end = strlen(what);
 
-    return len >= 7 && !strcmp(name + len - 7, "metrics");
+    return len >= end && !strcmp(name + len - end, what);
 }
 
-int systemd_listen_fds(int **ret_fds, int *ret_metrics, char ret_what[static 128])
+/* 0 or -EINVAL. */
+static int sort(struct systemd_sockets *s, int fd, const char *name, char ret_what[static 128])
+{
+    bool for_metrics = is_for(name, "metrics"), for_openai = is_for(name, "openai");
+    bool for_rpc = !for_metrics && !for_openai;
+
+    if (sd_is_socket(fd, for_rpc ? AF_UNIX : AF_UNSPEC, SOCK_STREAM, 1) <= 0) {
+        snprintf(ret_what, 128, "descriptor %d (%.64s) is no listening%s stream socket", fd, name,
+                 for_rpc ? " Unix" : "");
+        return -EINVAL;
+    }
+    if (for_metrics)
+        s->metrics = fd;
+    else if (for_openai)
+        s->openai[s->n_openai++] = fd;
+    else
+        s->rpc[s->n_rpc++] = fd;
+    return 0;
+}
+
+int systemd_listen_fds(struct systemd_sockets *ret, char ret_what[static 128])
 {
     char **names = NULL;
-    int metrics = -1;
-    int n = sd_listen_fds_with_names(1, &names), n_kept = 0, r = 0;
+    int n = sd_listen_fds_with_names(1, &names), r = 0;
 
+    *ret = (struct systemd_sockets){.metrics = -1};
     if (n < 0)
         snprintf(ret_what, 128, "the sockets passed in (LISTEN_FDS, LISTEN_PID) can't be used: %s",
                  strerror(-n));
-    *ret_metrics = -1;
     if (n <= 0)
         return n;
-    int *fds = calloc((size_t)n, sizeof *fds);
-    if (!fds)
+    ret->rpc = calloc((size_t)n, sizeof *ret->rpc);
+    ret->openai = calloc((size_t)n, sizeof *ret->openai);
+    if (!ret->rpc || !ret->openai)
         r = -ENOMEM;
-    for (int i = 0; r == 0 && i < n; i++) {
-        int fd = SD_LISTEN_FDS_START + i;
-        bool for_metrics = is_for_metrics(names[i]);
-        if (sd_is_socket(fd, for_metrics ? AF_UNSPEC : AF_UNIX, SOCK_STREAM, 1) <= 0) {
-            snprintf(ret_what, 128, "descriptor %d (%.64s) is no listening Unix stream socket", fd,
-                     names[i]);
-            r = -EINVAL;
-        } else if (for_metrics) {
-            metrics = fd;
-        } else {
-            fds[n_kept++] = fd;
-        }
-    }
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        if (r == 0)
+            r = sort(ret, SD_LISTEN_FDS_START + i, names[i], ret_what);
         free(names[i]);
-    free(names);
-    if (r < 0) {
-        free(fds);
-        return r;
     }
-    *ret_fds = fds;
-    *ret_metrics = metrics;
-    return n_kept;
+    free(names);
+    if (r < 0)
+        systemd_sockets_done(ret);
+    return r;
+}
+
+void systemd_sockets_done(struct systemd_sockets *s)
+{
+    free(s->rpc);
+    free(s->openai);
+    *s = (struct systemd_sockets){.metrics = -1};
 }
 
 bool systemd_is_service(void)

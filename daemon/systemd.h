@@ -5,13 +5,21 @@
 
 #include <event2/event_struct.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-/* The listening stream sockets passed in, to be freed by the caller; one whose name ends in
- * "metrics" is not among them, but ret_metrics (-1: there is none), and may be of another family.
- * Their number, 0 if there are none, or negative errno: -EINVAL for a descriptor that is no
- * listening Unix stream socket (ret_what names it). Closes nothing. */
-int systemd_listen_fds(int **ret_fds, int *ret_metrics, char ret_what[static 128]);
+/* Listening stream sockets, by what the end of their name says they are for: "openai", "metrics",
+ * or else gRPC. */
+struct systemd_sockets {
+    int *rpc, *openai; /* lists, to be freed by systemd_sockets_done() */
+    size_t n_rpc, n_openai;
+    int metrics; /* -1: there is none */
+};
+
+/* Those passed in, if any. 0 or negative errno, -EINVAL for a descriptor that is no listening
+ * stream socket, or not of Unix where it is for gRPC (ret_what names it). Closes nothing. */
+int systemd_listen_fds(struct systemd_sockets *ret, char ret_what[static 128]);
+void systemd_sockets_done(struct systemd_sockets *s);
 
 /* Started by systemd, and so not by hand. */
 bool systemd_is_service(void);

@@ -93,8 +93,8 @@ static bool check(struct section *s, const char *name, const char *value)
         printf("%s\n", error.text);
         return false;
     }
-    /* It has none, and can't be left out. */
-    if (!strcmp(name, "base_url"))
+    /* They have none, and can't be left out. */
+    if (!strcmp(name, "base_url") || !strcmp(name, "user"))
         return true;
     if (!fields_equal(key, (char *)s->object + key->offset,
                       (const char *)s->defaults + key->offset)) {
@@ -180,6 +180,10 @@ int main(int argc, char **argv)
          .keys = policy_keys,
          .defaults = &config_policy_default,
          .object = policy_get(said, "*")},
+        {.name = "token",
+         .keys = token_keys,
+         .defaults = config_token_get(defaults, "a"),
+         .object = config_token_get(said, "b")},
     };
     size_t n = sizeof sections / sizeof *sections;
     bool good = check_lines(sections, n);

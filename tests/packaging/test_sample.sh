@@ -28,12 +28,24 @@ sets_nothing() {
     ! grep -v -e '^#' -e '^$' "$sample"
 }
 
+# A token can't be without these, whatever the sample has for them.
+token_is_right() {
+    echo 0123456789abcdef >"$work/token"
+    chmod 600 "$work/token"
+    printf '%s\n' "$1" credential= "user = $(id -u)" "credential_file = $work/token"
+}
+
 # Each setting by itself too, below its section's name and what that can't do without.
 one_line_is_right() {
     section=
     while read -r line; do
         case $line in
         \[*) section=$line; continue ;;
+        esac
+        mkdir -p "$work/one.conf.d"
+        case $section in
+        '[token'*) token_is_right "$section" >"$work/one.conf.d/token.conf" ;;
+        *) : >"$work/one.conf.d/token.conf" ;;
         esac
         {
             echo "$section"
@@ -47,6 +59,8 @@ one_line_is_right() {
 }
 
 sed 's/^#\([[a-z]\)/\1/' "$sample" >"$work/all.conf"
+mkdir "$work/all.conf.d"
+token_is_right '[token example]' >"$work/all.conf.d/token.conf"
 try "the sample has the keys and their defaults" keys_and_defaults
 try "the sample sets nothing" sets_nothing
 try "the sample can be used" is_right "$sample"

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "http.h"
 #include "torture.h"
 
 enum {
@@ -35,7 +36,9 @@ static bool write_config(const struct torture *t, const struct target *daemon, b
 
     if (!f)
         return false;
-    fprintf(f, "[daemon]\nlog_level = debug\n\n[policy *]\nallow_own_key = %s\n",
+    fprintf(f,
+            "[daemon]\nlog_level = debug\ncaller_request_timeout = 5s\n\n[policy *]\nallow_own_key "
+            "= %s\n",
             other ? "yes" : "no");
     fprintf(f, "\n[upstream %s]\nmodels = %s\nbase_url = http://127.0.0.1:%u/v1\n",
             other ? "b" : "a", other ? "b" : "a", t->plain_port);
@@ -222,6 +225,72 @@ static void run_retry(struct torture *t, struct result *ret)
 {
     upstream_be_busy();
     call(t, CALLER_CREATE, "busy", 1, ret);
+}
+
+/* ---- HTTP ---- */
+
+/* The API's error object, or nothing; an answer is there whole and right, or it can be seen that it
+ * is not. What evhttp could not allocate is missing from its heads: that can't be read, then. */
+static void judge_http(const struct http_outcome *o, bool is_stream, struct result *ret)
+{
+    bool is_cut = o->status == 0 || !o->is_whole;
+
+    *ret = (struct result){0};
+    snprintf(ret->what, sizeof ret->what, is_cut ? "cut" : "%d", o->status);
+    snprintf(ret->text, sizeof ret->text, "%.500s", o->text);
+    if (o->hangs)
+        result_fail(ret, "it hangs");
+    else if (o->status >= 400 && !is_cut && strncmp(o->text, "{\"error\":{", 10) != 0)
+        result_fail(ret, "no error object");
+    else if (o->status == 200 && !is_cut &&
+             (strstr(o->text, "\"error\"") ||
+              !strstr(o->text, is_stream ? "data: [DONE]\n\n" : "\"choices\"")))
+        result_fail(ret, "200 with something else");
+    else if (!is_cut && o->status != 200 && o->status != 408 && o->status != 429 &&
+             o->status != 502 && o->status != 503 && o->status != 504)
+        result_fail(ret, "no fit status: %d", o->status);
+}
+
+static void call_http(struct torture *t, const char *body, bool is_stream, struct result *ret)
+{
+    struct http_outcome o;
+
+    target_arm(&t->daemon);
+    http_call(t->daemon.http, body, ACCEPT_PATIENCE_MS, disarm, t, &o);
+    target_disarm(&t->daemon);
+    judge_http(&o, is_stream, ret);
+}
+
+static void run_http(struct torture *t, struct result *ret)
+{
+    call_http(t, "{\"model\":\"warm\",\"prompt\":\"p\",\"x\":1}", false, ret);
+}
+
+static void run_http_stream(struct torture *t, struct result *ret)
+{
+    call_http(t, "{\"model\":\"warm\",\"prompt\":[\"p\"],\"stream\":true}", true, ret);
+}
+
+static bool prepare_http(struct torture *t)
+{
+    struct http_outcome o;
+
+    if (!connect_warm(t))
+        return false;
+    http_call(t->daemon.http, "{\"model\":\"warm\"}", PATIENCE_MS, NULL, NULL, &o);
+    return o.status == 200 && o.is_whole;
+}
+
+static bool recover(struct torture *t, struct result *ret);
+
+static bool recover_http(struct torture *t, struct result *ret)
+{
+    struct http_outcome o;
+
+    http_call(t->daemon.http, "{\"model\":\"warm\"}", PATIENCE_MS, NULL, NULL, &o);
+    if (o.status != 200 || !o.is_whole)
+        result_fail(ret, "the next call over HTTP: %d", o.status);
+    return recover(t, ret) && o.status == 200;
 }
 
 /* The next call works. The connection may have been closed just now: then another's. */
@@ -461,6 +530,8 @@ const struct path paths[] = {
     {"retry", false, connect_cold, run_retry, recover},
     {"reload", false, prepare_reload, run_reload, recover_reload},
     {"accept", false, prepare_accept, run_accept, recover},
+    {"http", false, prepare_http, run_http, recover_http},
+    {"http-stream", false, prepare_http, run_http_stream, recover_http},
     {"library-create", true, prepare_library, run_library_create, recover_library},
     {"library-stream", true, prepare_library, run_library_stream, recover_library},
     {"library-check", true, prepare_library, run_library_check, recover_library},

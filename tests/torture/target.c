@@ -43,6 +43,7 @@ bool target_init(struct target *t, const char *directory, const char *name, bool
 
     *t = (struct target){.directory = directory, .name = name, .pidfd = -1, .in = -1, .out = -1};
     name_file(t, "sock", t->socket);
+    name_file(t, "http", t->http);
     name_file(t, "conf", t->config);
     name_file(t, "log", t->log);
     name_file(t, "notify", t->notify_path);
@@ -95,8 +96,8 @@ static bool spawn(struct target *t, const char *const *arguments, const int *pip
 
 bool target_spawn_daemon(struct target *t)
 {
-    const char *const arguments[] = {TORTURE_DAEMON, "--config", t->config,
-                                     "--listen",     t->socket,  NULL};
+    const char *const arguments[] = {TORTURE_DAEMON, "--config",        t->config, "--listen",
+                                     t->socket,      "--openai-listen", t->http,   NULL};
 
     return spawn(t, arguments, NULL);
 }

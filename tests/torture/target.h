@@ -15,7 +15,7 @@
 struct target {
     const char *directory; /* where its files are, all beginning with its name */
     const char *name;
-    char socket[108], config[108], log[108], notify_path[108];
+    char socket[108], http[108], config[108], log[108], notify_path[108];
     struct control *control; /* NULL: it is left in peace */
     pid_t pid;               /* 0: not running */
     int pidfd, notify;

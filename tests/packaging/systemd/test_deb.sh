@@ -39,7 +39,8 @@ each_file_is_in_its_package() {
     ./etc/completiond/completiond.conf.d/ ./usr/lib/systemd/user/completiond.socket; do
     dpkg-deb -c "$(deb completiond)" | grep -q " $file\$" || { echo "no $file"; return 1; }
   done
-  for unit in completiond.socket completiond-metrics.socket completiond.service; do
+  for unit in completiond.socket completiond-metrics.socket completiond-openai.socket \
+    completiond.service; do
     dpkg-deb -c "$(deb completiond)" | grep -q "lib/systemd/system/$unit\$"
   done
   dpkg-deb -c "$(deb completionctl)" | grep -q ' ./usr/bin/completionctl$'

@@ -149,6 +149,8 @@ installed_socket_listens_and_no_service_runs() {
     >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; return 1; }
   is completiond.socket ActiveState active
   is completiond-metrics.socket ActiveState active
+  is completiond-openai.socket ActiveState inactive
+  is completiond-openai.socket UnitFileState disabled
   is completiond.socket UnitFileState enabled
   is completiond.service ActiveState inactive
   [ "$(it "stat -c '%a %U:%G' /run/completiond/rpc.sock")" = "660 root:completiond" ]
@@ -197,6 +199,28 @@ END
   in_it systemctl reload completiond.service
   call_as alice
   call_fails_as bob NOT_ALLOWED
+}
+
+# http USER: the answer's text, over the other socket, or what curl says.
+http() {
+  in_it setpriv --reuid "$1" --regid "$1" --init-groups -- curl -sS --max-time 30 \
+    --unix-socket /run/completiond/openai.sock http://localhost/v1/completions --json \
+    "{\"model\":\"gpt-3.5-turbo-instruct\",\"prompt\":\"$prompt\",\"temperature\":0,\"max_tokens\":12}"
+}
+
+# It can't be added to a service that runs.
+http_has_a_socket_of_its_own() {
+  in_it systemctl stop completiond.service
+  in_it systemctl enable --now completiond-openai.socket
+  http alice | grep -qF "\"text\":\"$text\""
+  http bob | grep -q '"reason":"NOT_ALLOWED"'
+  if http outsider; then
+    echo "an outsider was let in"
+    return 1
+  fi
+  call_as alice
+  in_it systemctl restart completiond.service
+  http alice | grep -qF "\"text\":\"$text\""
 }
 
 reload_takes_a_new_key_and_waits_for_it() {
@@ -482,6 +506,7 @@ try "installed, the socket listens and no service runs" installed_socket_listens
 attempt "the first call starts the service and is answered" first_call_starts_the_service
 attempt "who is outside the group is refused" who_is_outside_the_group_is_refused
 attempt "policies know the caller's uid" policies_know_the_caller_s_uid
+attempt "HTTP has a socket of its own" http_has_a_socket_of_its_own
 attempt "reload takes a new key, and waits for it" reload_takes_a_new_key_and_waits_for_it
 attempt "reload of what is wrong fails and changes nothing" \
   reload_of_what_is_wrong_fails_and_changes_nothing

@@ -61,6 +61,10 @@ lines_that_must_stay() {
   has "$source/completiond.socket" FileDescriptorName=rpc
   has "$source/completiond-metrics.socket" FileDescriptorName=metrics
   has "$source/completiond-metrics.socket" Service=completiond.service
+  has "$source/completiond-openai.socket" FileDescriptorName=openai
+  has "$source/completiond-openai.socket" Service=completiond.service
+  has "$source/completiond-openai.socket" SocketMode=0660
+  has "$source/completiond-openai.socket" SocketGroup=completiond
 }
 
 every_sandbox_line_is_known_to_this_systemd() {
