@@ -217,7 +217,7 @@ static void test_a_wait_beyond_the_deadline_is_not_begun(void **state)
 
 static void test_a_caller_that_leaves_while_waiting_is_forgotten(void **state)
 {
-    static const struct step script[] = {{STATUS, 429, "retry-after: 2\r\n", NULL}, {.what = END}};
+    static const struct step script[] = {{STATUS, 429, "retry-after: 30\r\n", NULL}, {.what = END}};
     struct scene *s = *state;
     rpc_request request = rpc_request_new("m", "CANARY prompt");
     struct rpc_result result;
@@ -229,7 +229,7 @@ static void test_a_caller_that_leaves_while_waiting_is_forgotten(void **state)
     /* The answer is known when the only turn is given to the next call, which fails at once. */
     rpc_cancel(&s->rpc, waiting);
     grpc_client_call_free(waiting);
-    call(s, RPC_CREATE, 1000, &result);
+    call(s, RPC_CREATE, 20000, &result);
     rpc_assert_failed(&result, GRPC_RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMIT");
     rpc_result_done(&result);
     assert_int_equal(fake_count(s->fake, FAKE_REQUESTED), 2);
@@ -289,7 +289,7 @@ static void test_an_upstream_that_says_nothing(void **state)
     static const struct step script[] = {{.what = NEVER}, {.what = WELL}, {.what = END}};
     struct scene *s = *state;
 
-    start(s, script, "first_byte_timeout = 50ms\n");
+    start(s, script, "first_byte_timeout = 1s\n"); /* in which the second answer comes */
     expect_well(s, RPC_CREATE, 2);
     scene_stop(s);
 }
