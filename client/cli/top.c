@@ -178,7 +178,7 @@ static int run(struct top *t)
     } while (status == EXIT_OK && t->count != 0 && wait_for_next(t, next_ms));
     screen_leave(t);
     /* That is how it ends. */
-    if (was_interrupted() && r == -ECANCELED)
+    if (was_interrupted() && (r == -ECANCELED || status == EXIT_INTERRUPTED))
         return EXIT_OK;
     return r < 0 ? report(r, t->error) : status;
 }
