@@ -370,8 +370,7 @@ struct multi *multi_new(struct multi_pool *pool)
         free(m);
         return NULL;
     }
-    /* libcurl 7.88 would pass its pair of sockets, for wake-ups that we do not need, to programs.
-     */
+    /* libcurl 7.88 would pass its sockets for wake-ups, which we do not need, to programs. */
     (void)close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
     m->n_refs = 1;
     m->worker = pool->worker;

@@ -53,8 +53,7 @@ struct multi *multi_get(struct worker *worker)
     return m;
 }
 
-/* Of those that nobody uses the pool keeps some, for the sake of their connections. What has ended
- * of these libcurl finds only when it makes another transfer. */
+/* A connection that has ended libcurl finds only when it makes another transfer. */
 void multi_pool_settle(struct multi *m)
 {
     struct multi_pool *p = m->pool;
